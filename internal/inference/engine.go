@@ -1,0 +1,41 @@
+package inference
+
+// Engine loads models. Load and Close may be called from any goroutine, one call
+// at a time.
+type Engine interface {
+	// Platform is the name that the protocol reports, such as "onnxruntime_onnx".
+	Platform() string
+	// Version is the version of the engine's library.
+	Version() string
+	// Load reads the model at path and makes it ready to run. The error says what
+	// is wrong with the file, without naming it: the caller knows a better name.
+	Load(path string) (Model, error)
+	// Close frees the engine; every Model must have been closed before.
+	Close() error
+}
+
+// Model is one loaded model.
+type Model interface {
+	// Inputs and Outputs describe the tensors in the model's own order. Callers
+	// do not change what they return.
+	Inputs() []TensorInfo
+	Outputs() []TensorInfo
+	// Run runs the model once. in[i] is the value of Inputs()[i], its type and
+	// shape already checked with TensorInfo.Check; it is only read, and not kept
+	// after Run returns. out[i] receives Outputs()[i]: Run sets its name, type and
+	// shape and reuses its memory, so that a caller who keeps out between calls
+	// allocates nothing in the steady state. len(out) == len(Outputs()).
+	//
+	// An error wraps ErrInput when the values are at fault (a shape that the
+	// graph refuses), else the engine is.
+	Run(in, out []Tensor) error
+	// Close frees the model. Run must not be called afterwards.
+	Close() error
+}
+
+// TensorInfo describes one input or output of a model.
+type TensorInfo struct {
+	Name     string
+	DataType DataType
+	Shape    []int64 // -1: any size
+}

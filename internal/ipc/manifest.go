@@ -1,0 +1,42 @@
+package ipc
+
+import "encoding/json"
+
+// Manifest is what one generation of workers runs. It is made once, before the
+// first worker of the generation starts, and never changes: every worker, crash
+// replacements included, starts from the same bytes, whatever lies on disk by then.
+type Manifest struct {
+	Generation uint64          `json:"generation"`
+	Settings   json.RawMessage `json:"settings"` // config.Config, resolved
+	Models     []ModelFile     `json:"models"`
+}
+
+// ModelFile is one version of one model, by the content of its file.
+type ModelFile struct {
+	Name    string        `json:"name"`
+	Version string        `json:"version"` // decimal, as its directory is called
+	Source  string        `json:"source"`  // where the operator put it; for messages
+	Path    string        `json:"path"`    // the copy in the cache; this is what is loaded
+	Digest  string        `json:"digest"`  // hexadecimal SHA-256 of the content
+	Bytes   int64         `json:"bytes"`
+	Options ModelSettings `json:"options"` // its config.yaml
+}
+
+// ModelSettings is the content of a model's config.yaml; the zero value is that of
+// a model without one.
+type ModelSettings struct {
+	// Version to serve; empty: the highest.
+	Version string `yaml:"version" json:"version,omitempty"`
+	// Description is shown to people.
+	Description string          `yaml:"description" json:"description,omitempty"`
+	Predict     PredictSettings `yaml:"predict" json:"predict"`
+}
+
+// PredictSettings names the tensors that POST /predict uses. An empty name is
+// derived from the model: its only input, its first integer output, its first
+// floating-point output.
+type PredictSettings struct {
+	Input         string `yaml:"input" json:"input,omitempty"`
+	Label         string `yaml:"label" json:"label,omitempty"`
+	Probabilities string `yaml:"probabilities" json:"probabilities,omitempty"`
+}
