@@ -1,0 +1,95 @@
+package config
+
+import "time"
+
+// Config is every setting, resolved. It survives encoding/json unchanged, which is
+// how a worker receives it.
+type Config struct {
+	// Listen are the addresses that clients connect to.
+	Listen []Address `yaml:"listen" default:"127.0.0.1:8000" check:"nonempty"`
+	// Workers is how many worker processes run.
+	Workers Workers `yaml:"workers" default:"auto" check:"auto|1..1024"`
+	// Models is the directory of the models, relative to the working directory.
+	Models    string    `yaml:"models" default:"models" check:"nonempty"`
+	Predict   Predict   `yaml:"predict"`
+	Worker    Worker    `yaml:"worker"`
+	Timeouts  Timeouts  `yaml:"timeouts"`
+	HTTP      HTTP      `yaml:"http"`
+	Inference Inference `yaml:"inference"`
+	Cache     Cache     `yaml:"cache"`
+	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
+	Admin string `yaml:"admin"`
+	Log   Log    `yaml:"log"`
+}
+
+// Predict is the section of POST /predict.
+type Predict struct {
+	// Model answers; empty: the only model, or the first by name.
+	Model string `yaml:"model"`
+}
+
+// Worker is the section of the worker processes.
+type Worker struct {
+	// Command starts a worker; empty: our own, beside the supervisor's binary, else on $PATH.
+	Command []string `yaml:"command"`
+	// MaxCrashes within CrashWindow mark a slot as failed.
+	MaxCrashes  int           `yaml:"max_crashes" default:"5" check:"1..1000"`
+	CrashWindow time.Duration `yaml:"crash_window" default:"60s" check:"1ms..24h"`
+}
+
+// Timeouts are the four clocks of a worker.
+type Timeouts struct {
+	// Boot runs from a worker's start until it is ready.
+	Boot time.Duration `yaml:"boot" default:"120s" check:"1ms..24h"`
+	// Heartbeat is how long a ready worker may be silent.
+	Heartbeat time.Duration `yaml:"heartbeat" default:"30s" check:"1ms..24h"`
+	// Request is how long one request may take, waiting included.
+	Request time.Duration `yaml:"request" default:"30s" check:"1ms..24h"`
+	// Drain is how long a leaving worker may go on with what it has begun.
+	Drain time.Duration `yaml:"drain" default:"30s" check:"1ms..24h"`
+}
+
+// HTTP is the section of the protocol that workers speak.
+type HTTP struct {
+	// MaxBody is the largest request body that is read, in bytes.
+	MaxBody Bytes `yaml:"max_body" default:"16MiB" check:"1KiB..16GiB"`
+	// KeepaliveTimeout closes an idle connection. 75s is longer than the idle time of
+	// the usual load balancer (60s), so that the balancer closes first.
+	KeepaliveTimeout time.Duration `yaml:"keepalive_timeout" default:"75s" check:"1ms..24h"`
+	// HeaderTimeout is how long a client may take to send a request's header.
+	HeaderTimeout time.Duration `yaml:"header_timeout" default:"10s" check:"1ms..24h"`
+	// MaxConnections is the number of connections that one worker holds.
+	MaxConnections int `yaml:"max_connections" default:"10000" check:"1..1000000"`
+	// WorkerHeader adds the slot and process id of the worker to each response.
+	WorkerHeader bool `yaml:"worker_header" default:"false"`
+}
+
+// Inference is the section of the engine.
+type Inference struct {
+	// Library is the path of libonnxruntime.so; empty: the one that came with preforkd.
+	Library string `yaml:"library"`
+}
+
+// Cache is the section of the prepared copies of models.
+type Cache struct {
+	// Dir holds them; empty: see CacheDir.
+	Dir string `yaml:"dir"`
+}
+
+// Log is the section of the log.
+type Log struct {
+	Level  string `yaml:"level" default:"info" check:"debug|info|warn|error"`
+	Format string `yaml:"format" default:"text" check:"text|json"`
+	// File is appended to; empty: standard error.
+	File string `yaml:"file"`
+}
+
+// AdminOff is the value of Config.Admin without an admin socket.
+const AdminOff = "off"
+
+// Default returns the settings that hold where no source says otherwise.
+func Default() Config {
+	var c Config
+	setDefaults(reflectOf(&c), spec{})
+	return c
+}

@@ -1,0 +1,143 @@
+package config
+
+import (
+	"io"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Print writes the settings as a configuration file that Load reads back, each
+// value followed by where it came from. A secret is represented by its file.
+func (l *Loaded) Print(w io.Writer) error {
+	p := printer{origins: l.Origins, secrets: l.secrets}
+	p.section(reflectOf(&l.Config), "", "")
+	_, err := io.WriteString(w, p.String())
+	return err
+}
+
+// printer builds the text.
+type printer struct {
+	strings.Builder
+	origins map[string]string
+	secrets map[string]secretFile
+}
+
+// section writes the fields of a struct.
+func (p *printer) section(v reflect.Value, prefix, indent string) {
+	for _, f := range fieldsOf(v.Type()) {
+		key := prefix + f.name
+		switch f.spec.use {
+		case inline:
+			p.secret(key, indent+f.name)
+		case plain:
+			p.value(v.Field(f.index), key, indent+f.name, indent)
+		case byFile: // written with the secret's own key
+		}
+	}
+}
+
+// value writes one setting; head is its key with the indentation.
+func (p *printer) value(v reflect.Value, key, head, indent string) {
+	switch shapeOf(v.Type()) {
+	case section:
+		p.WriteString(head + ":\n")
+		p.section(v, key+".", indent+"  ")
+	case named:
+		p.WriteString(head + ":\n")
+		for _, k := range slices.Sorted(maps.Keys(names(v))) {
+			p.value(names(v)[k], key+"."+k, indent+"  "+word(k), indent+"  ")
+		}
+	default:
+		p.WriteString(head + ": " + flowText(v) + " # " + p.origin(key) + "\n")
+	}
+}
+
+// secret writes where a secret is, never what it is.
+func (p *printer) secret(key, head string) {
+	s, ok := p.secrets[key]
+	switch {
+	case !ok:
+		p.WriteString("# " + head + ": not set\n")
+	case s.credential:
+		p.WriteString("# " + head + ": redacted, " + p.origin(key) + "\n")
+	default:
+		p.WriteString(head + fileSuffix + ": " + word(s.path) + " # " + p.origin(key) + "\n")
+	}
+}
+
+// origin returns where key is from, in one line.
+func (p *printer) origin(key string) string {
+	if o, ok := p.origins[key]; ok {
+		return strings.Map(oneLine, o)
+	}
+	return "default"
+}
+
+// oneLine keeps a comment from ending early.
+func oneLine(r rune) rune {
+	if r < ' ' || r == 0x7f {
+		return ' '
+	}
+	return r
+}
+
+// names returns the entries of a map with string keys.
+func names(v reflect.Value) map[string]reflect.Value {
+	all := map[string]reflect.Value{}
+	for _, k := range v.MapKeys() {
+		all[k.String()] = v.MapIndex(k)
+	}
+	return all
+}
+
+// flowText returns a value in YAML's flow style.
+func flowText(v reflect.Value) string {
+	var parts []string
+	switch shapeOf(v.Type()) {
+	case list:
+		for i := range v.Len() {
+			parts = append(parts, flowText(v.Index(i)))
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	case section:
+		for _, f := range fieldsOf(v.Type()) {
+			if f.spec.use == plain {
+				parts = append(parts, f.name+": "+flowText(v.Field(f.index)))
+			}
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
+	case named:
+		for _, k := range slices.Sorted(maps.Keys(names(v))) {
+			parts = append(parts, word(k)+": "+flowText(names(v)[k]))
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
+	case leaf:
+	}
+	if v.Kind() == reflect.String || v.Type() == addressType {
+		return word(leafText(v))
+	}
+	return leafText(v)
+}
+
+// word returns s as YAML text: in double quotes, unless every reader takes it for text.
+func word(s string) string {
+	for i, r := range s {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '/'
+		if !letter && (i == 0 || !strings.ContainsRune("0123456789_-.", r)) {
+			return quoted(s)
+		}
+	}
+	switch strings.ToLower(s) {
+	case "", "true", "false", "yes", "no", "on", "off", "y", "n", "null":
+		return quoted(s)
+	}
+	return s
+}
+
+// quoted returns s in YAML's double quotes, whose escapes are those of Go less \x
+// of bytes, which valid UTF-8 never needs above 0x7f.
+func quoted(s string) string { return strconv.Quote(s) }
+

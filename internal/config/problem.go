@@ -1,0 +1,91 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// Problem is one thing that is wrong with the settings.
+type Problem struct {
+	// Source is a file, "environment PREFORKD_WORKERS" or "flag --workers".
+	Source string
+	// Line and Column count from 1, columns in characters; 0: the source has none.
+	Line, Column int
+	// Key is the setting, such as log.level or listen[1]; empty: the file as a whole.
+	Key string
+	// Text says what is wrong and what to write instead.
+	Text string
+	// Excerpt is the line and a caret below the place; empty: there is no line, or
+	// it holds a secret.
+	Excerpt string
+}
+
+// String returns the problem in one line, followed by the excerpt, if any.
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.Source)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+	}
+	b.WriteString(": ")
+	if p.Key != "" {
+		b.WriteString(p.Key + ": ")
+	}
+	b.WriteString(p.Text)
+	if p.Excerpt != "" {
+		b.WriteString("\n" + p.Excerpt)
+	}
+	return b.String()
+}
+
+// Error is every problem that was found.
+type Error struct {
+	Problems []Problem // at least one
+}
+
+// maxShown bounds what Error prints: beyond it, the file is most likely not ours.
+const maxShown = 100
+
+// Error returns all problems, each from a new line.
+func (e *Error) Error() string {
+	lines := make([]string, 0, len(e.Problems))
+	for i, p := range e.Problems {
+		if i == maxShown {
+			lines = append(lines, fmt.Sprintf("and %d problems more", len(e.Problems)-i))
+			break
+		}
+		lines = append(lines, p.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Width of an excerpt: a longer line is shown around the column.
+const (
+	excerptIndent = "    "
+	excerptBefore = 60
+	excerptAfter  = 40
+)
+
+// excerpt returns line with a caret below its column.
+func excerpt(line string, column int) string {
+	text := []rune(line)
+	at := min(column-1, len(text))
+	head, tail := "", ""
+	if at > excerptBefore {
+		text, at, head = text[at-excerptBefore:], excerptBefore, "..."
+	}
+	if len(text) > at+excerptAfter {
+		text, tail = text[:at+excerptAfter], "..."
+	}
+	for i, r := range text {
+		switch {
+		case r == '\t': // one column, so that the caret stays below its character
+			text[i] = ' '
+		case unicode.IsControl(r) || !unicode.IsPrint(r): // it would steer the terminal
+			text[i] = '\ufffd'
+		}
+	}
+	return excerptIndent + head + string(text) + tail + "\n" +
+		excerptIndent + strings.Repeat(" ", len(head)+at) + "^"
+}
