@@ -17,8 +17,8 @@ type ModelFile struct {
 	Version string        `json:"version"` // decimal, as its directory is called
 	Source  string        `json:"source"`  // where the operator put it; for messages
 	Path    string        `json:"path"`    // the copy in the cache; this is what is loaded
-	Digest  string        `json:"digest"`  // hexadecimal SHA-256 of the content
-	Bytes   int64         `json:"bytes"`
+	Digest  string        `json:"digest"`  // hexadecimal SHA-256 over the files of the version
+	Bytes   int64         `json:"bytes"`   // of those files together
 	Options ModelSettings `json:"options"` // its config.yaml
 }
 
@@ -39,4 +39,6 @@ type PredictSettings struct {
 	Input         string `yaml:"input" json:"input,omitempty"`
 	Label         string `yaml:"label" json:"label,omitempty"`
 	Probabilities string `yaml:"probabilities" json:"probabilities,omitempty"`
+	// Sample is one row of features that people may try the model with.
+	Sample []float32 `yaml:"sample" json:"sample,omitempty"`
 }

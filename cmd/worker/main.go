@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/worker"
+)
+
+// version is set by the linker; without it the build information is asked.
+var version string
+
+func main() {
+	err := run(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "preforkd-worker:", err)
+	}
+	os.Exit(ipc.ExitStatus(err))
+}
+
+func run(ctx context.Context) error {
+	if version == "" {
+		version = "dev"
+		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+			version = info.Main.Version
+		}
+	}
+	return worker.Run(ctx, version)
+}

@@ -1,0 +1,109 @@
+package activation
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"preforkd/internal/ipc"
+)
+
+// firstFD is the first inherited descriptor, SD_LISTEN_FDS_START of sd_listen_fds(3).
+const firstFD = 3
+
+// Inheritance is what a process was started with.
+type Inheritance struct {
+	Sockets []*Socket
+	Extra   map[string]int // by the names in ipc.EnvFDNames
+}
+
+// Inherited takes the descriptors that LISTEN_FDS announces to this process, and
+// those of ipc.EnvFDNames behind them, marks them close-on-exec and removes the
+// variables from the environment, so that no child believes them to be its own.
+// Without LISTEN_FDS, or when LISTEN_PID names another process, there are none.
+func Inherited() (*Inheritance, error) {
+	in := &Inheritance{Extra: map[string]int{}}
+	env := map[string]string{}
+	for _, key := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", ipc.EnvFDNames} {
+		env[key] = os.Getenv(key)
+		os.Unsetenv(key)
+	}
+	if env["LISTEN_FDS"] == "" || env["LISTEN_PID"] != strconv.Itoa(os.Getpid()) {
+		return in, nil
+	}
+	n, err := strconv.Atoi(env["LISTEN_FDS"])
+	if err != nil || n < 0 || n > 1<<16 {
+		return nil, fmt.Errorf("LISTEN_FDS=%q is no number of descriptors", env["LISTEN_FDS"])
+	}
+	names := split(env["LISTEN_FDNAMES"])
+	for i := range n {
+		s := &Socket{FD: firstFD + i, Name: "unknown"} // sd_listen_fds_with_names(3) calls it so
+		if i < len(names) {
+			s.Name = names[i]
+		}
+		if err := s.adopt(); err != nil {
+			return nil, fmt.Errorf("inherited descriptor %d (%s): %w", s.FD, s.Name, err)
+		}
+		in.Sockets = append(in.Sockets, s)
+	}
+	for i, name := range split(env[ipc.EnvFDNames]) {
+		fd := firstFD + n + i
+		unix.CloseOnExec(fd)
+		in.Extra[name] = fd
+	}
+	return in, nil
+}
+
+func split(names string) []string {
+	if names == "" {
+		return nil
+	}
+	return strings.Split(names, ":")
+}
+
+// adopt checks that the descriptor is a listening stream socket and readies it.
+func (s *Socket) adopt() error {
+	listening, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return err
+	}
+	if kind, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+		return errors.New("it is no stream socket")
+	}
+	if listening == 0 {
+		return errors.New("it does not listen")
+	}
+	if err := unix.SetNonblock(s.FD, true); err != nil {
+		return err
+	}
+	unix.CloseOnExec(s.FD)
+	if s.Address, err = boundAddress(s.FD); err != nil {
+		return err
+	}
+	s.Network = "tcp"
+	if domain, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain == unix.AF_UNIX {
+		s.Network = "unix"
+	}
+	return nil
+}
+
+// Listener returns a net.Listener on the socket and closes FD: the listener has a
+// duplicate, and a second registration with epoll would wake the process twice for
+// each connection.
+func (s *Socket) Listener() (net.Listener, error) {
+	f := os.NewFile(uintptr(s.FD), s.Name)
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("listen on inherited descriptor %d (%s): %w", s.FD, s.Name, err)
+	}
+	if u, ok := ln.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // the path belongs to whoever bound it
+	}
+	return ln, nil
+}

@@ -1,0 +1,82 @@
+package notify
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Client sends to a notify socket. The zero Client, and a nil one, drop everything,
+// as sd_notify does without NOTIFY_SOCKET.
+type Client struct {
+	mu   sync.Mutex // guards fd
+	fd   int
+	addr *unix.SockaddrUnix
+}
+
+// FromEnvironment returns a client of NOTIFY_SOCKET and removes the variable, so that
+// no child speaks in this process's name. Without the variable it returns nil.
+func FromEnvironment() (*Client, error) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	os.Unsetenv("NOTIFY_SOCKET")
+	if name == "" {
+		return nil, nil
+	}
+	return Dial(name)
+}
+
+// Dial returns a client of the socket called name: a path, or @name for an abstract
+// one. Nothing is sent yet.
+func Dial(name string) (*Client, error) {
+	if !strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "@") {
+		return nil, fmt.Errorf("notify socket %q is neither a path nor an abstract name", name)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make a notify socket: %w", err)
+	}
+	limit := unix.NsecToTimeval(waitLimit.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("limit the wait of a notify socket: %w", err)
+	}
+	return &Client{fd: fd, addr: &unix.SockaddrUnix{Name: name}}, nil
+}
+
+// Send sends the lines as one message. It never blocks: when the receiver's queue
+// is full (net.unix.max_dgram_qlen may be as low as 10) the message is lost and the
+// error says so. It is for what is repeated.
+func (c *Client) Send(lines ...string) error { return c.send(unix.MSG_DONTWAIT, lines) }
+
+// SendWait is Send for what is said once: it waits for room, up to waitLimit.
+func (c *Client) SendWait(lines ...string) error { return c.send(0, lines) }
+
+const waitLimit = 5 * time.Second
+
+func (c *Client) send(flags int, lines []string) error {
+	if c == nil || c.addr == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := unix.Sendmsg(c.fd, []byte(strings.Join(lines, "\n")), nil, c.addr, unix.MSG_NOSIGNAL|flags)
+	if err != nil {
+		return fmt.Errorf("notify %s: %w", c.addr.Name, err)
+	}
+	return nil
+}
+
+// Close releases the socket.
+func (c *Client) Close() error {
+	if c == nil || c.addr == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addr = nil
+	return unix.Close(c.fd)
+}

@@ -1,0 +1,180 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"preforkd/internal/ipc"
+)
+
+// ModelFileName is the graph's file in a version's directory.
+const ModelFileName = "model.onnx"
+
+// Options say where models lie and where their copies go.
+type Options struct {
+	Models string // the model directory
+	Cache  string // the cache directory; made when absent
+	// Decode reads a model's config.yaml; its error names file and line.
+	Decode func(file string, data []byte, into any) error
+}
+
+// Collection is what Collect found.
+type Collection struct {
+	Models   []ipc.ModelFile // by name
+	Warnings []string        // entries of the model directory that are no models
+}
+
+// Bytes returns the size of all model files together.
+func (c *Collection) Bytes() uint64 {
+	var n uint64
+	for _, m := range c.Models {
+		n += uint64(m.Bytes)
+	}
+	return n
+}
+
+// Collect finds the models and copies them into the cache. The error is an
+// *ipc.Failure, and names every model at fault, not only the first.
+func Collect(o Options) (*Collection, error) {
+	entries, err := os.ReadDir(o.Models)
+	if err != nil {
+		return nil, modelsFailure(o.Models, err)
+	}
+	if err := os.MkdirAll(filepath.Join(o.Cache, "models"), 0o755); err != nil {
+		return nil, cacheFailure(o.Cache, err)
+	}
+	c := &Collection{}
+	var bad []error
+	for _, entry := range entries {
+		dir := filepath.Join(o.Models, entry.Name())
+		if strings.HasPrefix(entry.Name(), ".") {
+			continue // editors' and Kubernetes' own
+		}
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			c.Warnings = append(c.Warnings, dir+" is no directory: not a model")
+			continue
+		}
+		m, err := find(entry.Name(), dir, o.Decode)
+		if err == nil {
+			err = store(o.Cache, &m)
+		}
+		if err != nil {
+			bad = append(bad, err)
+			continue
+		}
+		c.Models = append(c.Models, m)
+	}
+	if len(bad) > 0 {
+		return nil, joined(bad)
+	}
+	if len(c.Models) == 0 {
+		return nil, &ipc.Failure{
+			Exit: ipc.ExitConfig, What: "models: " + o.Models + " holds no model",
+			Try: "put one at " + filepath.Join(o.Models, "NAME", "1", ModelFileName) + ", or set models to another directory",
+		}
+	}
+	return c, nil
+}
+
+// find chooses the version of the model in dir.
+func find(name, dir string, decode func(string, []byte, any) error) (ipc.ModelFile, error) {
+	m := ipc.ModelFile{Name: name}
+	settings := filepath.Join(dir, "config.yaml")
+	data, err := os.ReadFile(settings)
+	switch {
+	case err == nil:
+		if err := decode(settings, data, &m.Options); err != nil {
+			return m, &ipc.Failure{Exit: ipc.ExitConfig, What: err.Error(), Err: err}
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return m, modelsFailure(settings, err)
+	}
+	found, err := versions(dir)
+	if err != nil {
+		return m, modelsFailure(dir, err)
+	}
+	if len(found) == 0 {
+		return m, &ipc.Failure{
+			Exit: ipc.ExitBoot, What: fmt.Sprintf("model %s: %s holds no version", name, dir),
+			Try: "put the model at " + filepath.Join(dir, "1", ModelFileName),
+		}
+	}
+	m.Version = found[len(found)-1]
+	if want := m.Options.Version; want != "" {
+		if !slices.Contains(found, want) {
+			return m, &ipc.Failure{
+				Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: version: %s is not there, only %s", settings, want, strings.Join(found, ", ")),
+				Try: "name a version that is there, or remove the line to serve the highest",
+			}
+		}
+		m.Version = want
+	}
+	m.Source = filepath.Join(dir, m.Version, ModelFileName)
+	if _, err := os.Stat(m.Source); err != nil {
+		return m, &ipc.Failure{Exit: ipc.ExitBoot, What: fmt.Sprintf("model %s: %v", name, err), Err: err}
+	}
+	return m, nil
+}
+
+// versions returns the versions in dir, lowest first. A version is a decimal number
+// from 1 on, without leading zeros: one version has one name.
+func versions(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, entry := range entries {
+		n, err := strconv.ParseUint(entry.Name(), 10, 63)
+		if err != nil || n == 0 || strconv.FormatUint(n, 10) != entry.Name() {
+			continue
+		}
+		if st, err := os.Stat(filepath.Join(dir, entry.Name())); err == nil && st.IsDir() {
+			found = append(found, entry.Name())
+		}
+	}
+	slices.SortFunc(found, func(a, b string) int {
+		if len(a) != len(b) {
+			return len(a) - len(b)
+		}
+		return strings.Compare(a, b)
+	})
+	return found, nil
+}
+
+// joined makes one failure of several; the status is that of the first.
+func joined(bad []error) error {
+	if len(bad) == 1 {
+		return bad[0]
+	}
+	f := &ipc.Failure{Exit: ipc.ExitStatus(bad[0]), Err: errors.Join(bad...)}
+	for i, err := range bad {
+		if i > 0 {
+			f.What += "\n"
+		}
+		f.What += err.Error()
+	}
+	return f
+}
+
+func modelsFailure(path string, err error) *ipc.Failure {
+	f := &ipc.Failure{Exit: ipc.ExitConfig, What: "models: " + err.Error(), Try: "set models to the directory that holds them", Err: err}
+	if errors.Is(err, fs.ErrPermission) {
+		f.Exit, f.Try = ipc.ExitPermission, "let this user read "+path
+	}
+	return f
+}
+
+func cacheFailure(dir string, err error) *ipc.Failure {
+	f := &ipc.Failure{Exit: ipc.ExitUnavailable, What: "model cache: " + err.Error(), Try: "make room, or set cache.dir to another directory", Err: err}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errReadOnly) {
+		f.Exit, f.Try = ipc.ExitPermission, "let this user write "+dir+", or set cache.dir to another directory"
+	}
+	return f
+}

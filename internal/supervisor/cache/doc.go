@@ -1,0 +1,16 @@
+// Package cache finds the model files that a generation will serve and copies them,
+// by the digest of their content, to where nobody changes them.
+//
+// Workers load only from the cache. Overwriting a model in place, deleting it or
+// copying the next version half-way therefore changes nothing that runs and nothing
+// that a crashed worker's replacement loads.
+//
+// Called by the supervisor before it starts a generation. It decides which version of
+// a model is served (the highest, unless config.yaml names one) and nothing else, and
+// it does not look into the files: the engine does, in a worker.
+//
+// Layout of the model directory: <name>/<version>/model.onnx and files beside it
+// (external data), <name>/config.yaml. Layout of the cache: models/<digest>/ with the
+// same files. An entry appears by a rename and never changes afterwards, so several
+// supervisors may share a cache. Collect may be called from any goroutine.
+package cache

@@ -1,0 +1,218 @@
+package supervisor
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/notify"
+	"preforkd/internal/supervisor/process"
+	"preforkd/internal/supervisor/slot"
+)
+
+// oomScoreAdd makes the kernel choose a worker before the supervisor.
+const oomScoreAdd = 200
+
+// start starts the next worker of sl.
+func (s *Supervisor) start(sl *poolSlot) {
+	w := &worker{slot: sl, state: slot.Starting, started: s.now()}
+	w.deadline = w.started + s.pool.clocks.boot
+	proc, err := process.Start(process.Spec{
+		Path: s.pool.path, Args: s.pool.command, Env: s.workerEnv(sl), Descriptors: s.descriptors(),
+		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd},
+		Line:   func(line string) { s.line(w, line) },
+	})
+	if err != nil { // no memory, no process number: as if it had crashed at once
+		s.log.Error("worker not started", "slot", sl.index, "err", err)
+		w.tail.add(err.Error())
+		s.ends(w, slot.Crash)
+		return
+	}
+	w.proc = proc
+	sl.worker = w
+	s.byPID[proc.PID] = w
+	s.log.Info("worker started", "slot", sl.index, "pid", proc.PID)
+	go func() { // ends when the process has
+		<-proc.Done()
+		s.send(endedEvent{w})
+	}()
+}
+
+// apply feeds e to w and acts on what follows.
+func (s *Supervisor) apply(w *worker, e slot.Event) {
+	before := w.state
+	state, action := slot.Next(w.state, e)
+	w.state = state
+	if state != before {
+		s.wind(w)
+	}
+	switch action {
+	case slot.Drain:
+		w.proc.Signal(syscall.SIGTERM)
+	case slot.Stop:
+		w.proc.Signal(stopSignal(w.reason))
+	case slot.Kill:
+		s.log.Warn("worker killed", "slot", w.slot.index, "pid", w.proc.PID, "state", before, "reason", w.reason)
+		w.proc.Signal(syscall.SIGKILL)
+	case slot.Settle:
+		s.settle(w)
+	}
+}
+
+// stopSignal is TERM, or ABRT for a worker that hangs: its stacks then land in the log.
+func stopSignal(r slot.Reason) syscall.Signal {
+	if r == slot.Hung {
+		return syscall.SIGABRT
+	}
+	return syscall.SIGTERM
+}
+
+// wind sets the clock of the state that w has entered.
+func (s *Supervisor) wind(w *worker) {
+	switch w.state {
+	case slot.Draining:
+		w.deadline = s.now() + s.pool.clocks.drain + drainGrace
+	case slot.Killing:
+		w.deadline = s.now() + killClock
+	case slot.Starting, slot.Loading: // the boot clock runs from the start of the process
+	default: // the heartbeat clock starts with the first beat
+		w.deadline = 0
+	}
+}
+
+// timeout reports which clock of w has run out, and acts.
+func (s *Supervisor) timeout(w *worker) {
+	w.deadline = 0
+	switch w.state {
+	case slot.Starting, slot.Loading:
+		w.reason = slot.Boot
+		s.log.Error("worker not ready in time", "slot", w.slot.index, "pid", w.proc.PID,
+			"clock", "timeouts.boot", "limit", s.pool.clocks.boot, "status", w.status)
+	case slot.Ready:
+		w.reason = slot.Hung
+		s.log.Error("worker stopped its heartbeat", "slot", w.slot.index, "pid", w.proc.PID,
+			"clock", "timeouts.heartbeat", "limit", s.pool.clocks.heartbeat)
+	case slot.Draining:
+		w.reason = slot.Overdue
+		s.log.Error("worker not drained in time", "slot", w.slot.index, "pid", w.proc.PID,
+			"clock", "timeouts.drain", "limit", s.pool.clocks.drain)
+	}
+	s.apply(w, slot.OnTimeout)
+	if w.state == slot.Killing && w.deadline == 0 { // killed: nothing can ignore that, but look again
+		w.deadline = s.now() + killClock
+	}
+}
+
+// settle takes the ended process of w out of its slot.
+func (s *Supervisor) settle(w *worker) {
+	<-w.proc.Done()
+	delete(s.byPID, w.proc.PID)
+	w.slot.worker = nil
+	if w.state == slot.Failed {
+		w.reason = slot.Crash
+	}
+	if w.reason.Charged() {
+		s.log.Error("worker died", "slot", w.slot.index, "pid", w.proc.PID,
+			"reason", w.reason, "exit", w.proc.Exit().String(), "served", w.served(s.now()).Round(time.Millisecond))
+	} else {
+		s.log.Info("worker left", "slot", w.slot.index, "pid", w.proc.PID, "exit", w.proc.Exit().String())
+	}
+	s.ends(w, w.reason)
+}
+
+func (w *worker) served(now time.Duration) time.Duration {
+	if w.ready == 0 {
+		return 0
+	}
+	return now - w.ready
+}
+
+// ends chooses what the slot of w does after w.
+func (s *Supervisor) ends(w *worker, reason slot.Reason) {
+	sl := w.slot
+	s.last = w.tail.lines
+	if s.stopping != stopNot {
+		return
+	}
+	if !reason.Charged() { // it left without being told, and without complaint
+		sl.retryAt = s.now()
+		return
+	}
+	wait, failed := sl.history.Crashed(s.now(), w.served(s.now()), jitter(), s.pool.policy)
+	if !s.everReady {
+		sl.held, sl.wait = true, wait
+		s.bootFailed(w)
+		return
+	}
+	if failed && !sl.failed {
+		s.log.Error("slot failed", "slot", sl.index, "crashes", sl.history.Crashes(s.now(), s.pool.policy),
+			"window", s.pool.policy.CrashWindow, "next", wait.Round(time.Second))
+	}
+	sl.failed = failed
+	sl.retryAt = s.now() + max(wait, 1)
+}
+
+// onMessage carries out what a worker says of itself.
+func (s *Supervisor) onMessage(m notify.Message) {
+	w := s.byPID[m.PID]
+	if w == nil {
+		s.log.Debug("notify message of a stranger dropped", "pid", m.PID)
+		return
+	}
+	s.apply(w, slot.OnHello)
+	if status, ok := m.Get("STATUS"); ok {
+		w.status = status
+	}
+	if text, ok := m.Get(ipc.KeyFailure); ok {
+		f, err := ipc.DecodeFailure(text)
+		if err != nil {
+			s.log.Warn("worker sent a failure that cannot be read", "slot", w.slot.index, "pid", m.PID, "err", err)
+		}
+		w.failure = f
+	}
+	if usec, ok := m.Get("EXTEND_TIMEOUT_USEC"); ok {
+		s.extend(w, usec)
+	}
+	if _, ok := m.Get("WATCHDOG"); ok && w.state == slot.Ready {
+		w.deadline = s.now() + s.pool.clocks.heartbeat
+	}
+	if v, _ := m.Get("READY"); v == "1" && w.state == slot.Loading {
+		w.ready = s.now()
+		w.slot.failed = false
+		s.apply(w, slot.OnReady)
+		s.log.Info("worker ready", "slot", w.slot.index, "pid", m.PID, "took", (w.ready - w.started).Round(time.Millisecond))
+		s.firstReady()
+	}
+}
+
+// extend gives w more time in a state that may take long (EXTEND_TIMEOUT_USEC in
+// sd_notify(3)): until now and the time asked for, if that is later.
+func (s *Supervisor) extend(w *worker, usec string) {
+	n, err := strconv.ParseUint(usec, 10, 63)
+	if err != nil || w.deadline == 0 || (w.state != slot.Loading && w.state != slot.Draining) {
+		return
+	}
+	w.deadline = max(w.deadline, s.now()+time.Duration(min(n, uint64(time.Hour/time.Microsecond)))*time.Microsecond)
+}
+
+// firstReady releases the slots whose first worker died before any was ready: it was
+// not the model or the configuration that killed it.
+func (s *Supervisor) firstReady() {
+	s.everReady = true
+	for _, sl := range s.pool.slots {
+		if sl.held {
+			sl.held, sl.retryAt = false, s.now()+max(sl.wait, 1)
+		}
+	}
+}
+
+// line relays one line of a worker's output. It runs in the output's goroutine.
+func (s *Supervisor) line(w *worker, line string) {
+	if strings.TrimSpace(line) == "" {
+		return
+	}
+	w.tail.add(plain(line))
+	s.relay(w, line)
+}

@@ -1,0 +1,91 @@
+package supervisor
+
+import (
+	"time"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/supervisor/process"
+	"preforkd/internal/supervisor/slot"
+)
+
+// pool is a number of workers of one kind.
+type pool struct {
+	name    string
+	path    string   // of the program
+	command []string // its arguments, the program's name first
+	procs   int      // GOMAXPROCS of each
+	clocks  clocks
+	policy  slot.Policy
+	slots   []*poolSlot
+}
+
+// clocks bound how long a worker may stay in a state.
+type clocks struct{ boot, heartbeat, drain time.Duration }
+
+// killClock is how long a worker that was told to leave at once may take.
+const killClock = 2 * time.Second
+
+// drainGrace is what the supervisor waits beyond the drain clock, which the worker
+// keeps itself: it then leaves with a count of the requests that it had to give up.
+const drainGrace = time.Second
+
+// poolSlot is a worker's stable place in its pool.
+type poolSlot struct {
+	index   int
+	worker  *worker // nil: none runs
+	history slot.History
+	retryAt time.Duration // when to start the next; 0: not planned
+	failed  bool          // its crash budget is used up
+	held    bool          // its first worker ended before any worker of the service was ready
+	wait    time.Duration // that it shall wait once released from being held
+}
+
+// worker is one process in a slot.
+type worker struct {
+	slot     *poolSlot
+	proc     *process.Process
+	state    slot.State
+	reason   slot.Reason
+	started  time.Duration
+	ready    time.Duration // when it became ready; 0: never
+	deadline time.Duration // of its state's clock; 0: none
+	status   string        // its own last STATUS=
+	failure  *ipc.Failure  // its own X_PREFORKD_FAILURE=
+	tail     tail          // written by its output's goroutine until the process has ended
+}
+
+// tail keeps the last lines of a worker's output.
+type tail struct{ lines []string }
+
+// tailLines is how many lines an operator sees of a worker that could not start.
+const tailLines = 20
+
+func (t *tail) add(line string) {
+	if len(t.lines) == tailLines {
+		copy(t.lines, t.lines[1:])
+		t.lines = t.lines[:tailLines-1]
+	}
+	t.lines = append(t.lines, line)
+}
+
+// count returns how many workers of p are in state st.
+func (p *pool) count(st slot.State) int {
+	n := 0
+	for _, sl := range p.slots {
+		if sl.worker != nil && sl.worker.state == st {
+			n++
+		}
+	}
+	return n
+}
+
+// running returns how many processes of p have not ended.
+func (p *pool) running() int {
+	n := 0
+	for _, sl := range p.slots {
+		if sl.worker != nil {
+			n++
+		}
+	}
+	return n
+}

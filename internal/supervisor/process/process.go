@@ -1,0 +1,175 @@
+package process
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Spec says what to start.
+type Spec struct {
+	Path string   // the program
+	Args []string // with the program's name first
+	Env  []string
+	// Descriptors are handed over from 3 on, in this order. They stay the caller's.
+	Descriptors []int
+	Limits      Limits
+	// Line is called for each line of output, by one goroutine, in order.
+	Line func(line string)
+}
+
+// Limits are set in the child before the worker starts.
+type Limits struct {
+	Umask       int    // octal, as umask(2)
+	OOMScoreAdj int    // added to the supervisor's own (proc_pid_oom_score_adj(5)), so that workers die first
+	OpenFiles   uint64 // soft RLIMIT_NOFILE; 0: as much as the hard limit allows
+}
+
+// Process is a running or ended worker process.
+type Process struct {
+	PID  int
+	done chan struct{}
+	exit Exit
+
+	mu     sync.Mutex // guards reaped, so that no signal reaches a later process of the same pid
+	reaped bool
+}
+
+// Exit is how a process ended.
+type Exit struct{ Status syscall.WaitStatus }
+
+// String describes the end in words, as "killed by signal 9 (killed)".
+func (e Exit) String() string {
+	switch {
+	case e.Status.Signaled() && e.Status.CoreDump():
+		return fmt.Sprintf("killed by signal %d (%v), core dumped", e.Status.Signal(), e.Status.Signal())
+	case e.Status.Signaled():
+		return fmt.Sprintf("killed by signal %d (%v)", e.Status.Signal(), e.Status.Signal())
+	default:
+		return "exit status " + strconv.Itoa(e.Status.ExitStatus())
+	}
+}
+
+// Start starts the process in a session of its own, with /dev/null as input.
+func Start(spec Spec) (*Process, error) {
+	step, err := json.Marshal(stepOrder{Path: spec.Path, Args: spec.Args, Sockets: true, Limits: spec.Limits})
+	if err != nil {
+		return nil, err
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", os.DevNull, err)
+	}
+	defer unix.Close(null)
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("make the output pipe: %w", err)
+	}
+	defer unix.Close(pipe[1])
+	// A burst must not make the worker wait for us. Beyond the user's quota
+	// (pipe(7), pipe-user-pages-soft) the default of 64 KiB remains.
+	_, _ = unix.FcntlInt(uintptr(pipe[0]), unix.F_SETPIPE_SZ, 1<<20)
+
+	files := []uintptr{uintptr(null), uintptr(pipe[1]), uintptr(pipe[1])}
+	for _, fd := range spec.Descriptors {
+		files = append(files, uintptr(fd))
+	}
+	pidfd := -1
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{StepName, string(step)}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   spec.Env,
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	})
+	if err != nil {
+		unix.Close(pipe[0])
+		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
+	}
+	p := &Process{PID: pid, done: make(chan struct{})}
+	go p.run(pidfd, newOutput(pipe[0], spec.Line))
+	return p, nil
+}
+
+// Done is closed when the process has ended, has been reaped and all its output has
+// been delivered.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Exit returns how the process ended. It may be called once Done is closed.
+func (p *Process) Exit() Exit { return p.exit }
+
+// Signal sends sig; to an ended process it does nothing.
+func (p *Process) Signal(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaped {
+		_ = syscall.Kill(p.PID, sig) // ESRCH cannot be: we have not reaped it
+	}
+}
+
+// run waits for the process, then for its output.
+func (p *Process) run(pidfd int, out *output) {
+	defer close(p.done)
+	go out.read()
+	p.await(pidfd)
+	out.finish()
+}
+
+// await reaps the process. The pidfd becomes readable when it has ended
+// (pidfd_open(2)): no thread waits, whatever the number of workers.
+func (p *Process) await(pidfd int) {
+	if f := pollable(pidfd, "pidfd"); f != nil {
+		defer f.Close()
+		if raw, err := f.SyscallConn(); err == nil && raw.Read(func(uintptr) bool { return p.reap(syscall.WNOHANG) }) == nil {
+			return
+		}
+	}
+	p.reap(0) // a kernel without pidfd (before 5.3): one thread waits
+}
+
+func (p *Process) reap(options int) bool {
+	for {
+		var status syscall.WaitStatus
+		if options&syscall.WNOHANG == 0 {
+			awaitExit(p.PID)
+		}
+		p.mu.Lock()
+		pid, err := syscall.Wait4(p.PID, &status, syscall.WNOHANG, nil)
+		if pid == p.PID || (err != nil && err != syscall.EINTR) {
+			p.reaped = true
+			p.exit = Exit{status}
+			p.mu.Unlock()
+			return true
+		}
+		p.mu.Unlock()
+		if options&syscall.WNOHANG != 0 {
+			return false
+		}
+	}
+}
+
+// awaitExit blocks until pid has ended, and leaves it to be reaped.
+func awaitExit(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// pollable returns a file on fd that Go's poller watches, or nil. It takes over fd.
+func pollable(fd int, name string) *os.File {
+	if fd < 0 {
+		return nil
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil
+	}
+	return os.NewFile(uintptr(fd), name)
+}

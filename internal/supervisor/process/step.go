@@ -1,0 +1,97 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// StepName is the name (argv[0]) under which the supervisor's program runs RunStep
+// instead of itself.
+const StepName = "preforkd-exec"
+
+// stepOrder is what the child is told, as its only argument.
+type stepOrder struct {
+	Path    string   `json:"path"`
+	Args    []string `json:"args"`
+	Sockets bool     `json:"sockets"` // set LISTEN_PID
+	Limits  Limits   `json:"limits"`
+}
+
+// IsStep tells whether this process was started by Start and must call RunStep before
+// anything else.
+func IsStep(args []string) bool { return len(args) == 2 && args[0] == StepName }
+
+// RunStep prepares this process as args say and execs the worker. It returns only
+// when that cannot be done.
+func RunStep(args []string) error {
+	var order stepOrder
+	if err := json.Unmarshal([]byte(args[1]), &order); err != nil {
+		return fmt.Errorf("read the order to start a worker: %w", err)
+	}
+	unix.Umask(order.Limits.Umask)
+	adjustOOMScore(order.Limits.OOMScoreAdj)
+	if err := limitFiles(order.Limits.OpenFiles); err != nil {
+		return err
+	}
+	env := os.Environ()
+	if order.Sockets {
+		env = append(without(env, "LISTEN_PID"), "LISTEN_PID="+strconv.Itoa(os.Getpid()))
+	}
+	path, err := exec.LookPath(order.Path)
+	if err != nil && !errors.Is(err, exec.ErrDot) {
+		return fmt.Errorf("start worker: %w", err)
+	}
+	return fmt.Errorf("start worker %s: %w", path, syscall.Exec(path, order.Args, env))
+}
+
+func without(env []string, key string) []string {
+	var kept []string
+	for _, e := range env {
+		if !strings.HasPrefix(e, key+"=") {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+// adjustOOMScore raises this process's score. A sandbox without /proc costs only the
+// preference for whom the kernel kills first.
+func adjustOOMScore(add int) {
+	const file = "/proc/self/oom_score_adj"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return
+	}
+	own, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return
+	}
+	_ = os.WriteFile(file, []byte(strconv.Itoa(min(own+add, 1000))), 0)
+}
+
+// limitFiles sets the soft limit through package syscall: only then does Go leave it as it is at
+// exec, instead of restoring the limit that this process was started with.
+func limitFiles(soft uint64) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	limit.Cur = limit.Max
+	if soft > 0 {
+		limit.Cur = min(soft, limit.Max)
+	}
+	var set syscall.Rlimit
+	set.Cur, set.Max = limit.Cur, limit.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &set); err != nil {
+		return fmt.Errorf("set the limit of open files to %d: %w", limit.Cur, err)
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/supervisor/slot"
+)
+
+// outcome tells whether the service has ended, and with what.
+func (s *Supervisor) outcome() (done bool, err error) {
+	if s.pool.running() > 0 {
+		return false, nil
+	}
+	if s.stopping != stopNot {
+		s.log.Info("stopped", "took", time.Since(s.stopAt).Round(time.Millisecond))
+		return true, nil
+	}
+	if !s.everReady && s.bootErr != nil {
+		return true, s.bootErr
+	}
+	for _, sl := range s.pool.slots {
+		if !sl.failed {
+			return false, nil
+		}
+	}
+	return true, s.exhausted()
+}
+
+// bootFailed records why w, one of the first workers, ended before any was ready. The
+// first worker's own words count; they would repeat themselves.
+func (s *Supervisor) bootFailed(w *worker) {
+	switch {
+	case s.bootErr != nil:
+	case w.failure != nil:
+		s.bootErr = w.failure
+	case w.reason == slot.Boot:
+		s.bootErr = &ipc.Failure{
+			Exit: ipc.ExitBoot, Try: "raise timeouts.boot, or see what the worker waits for",
+			What: fmt.Sprintf("worker not ready within timeouts.boot (%v)%s", s.pool.clocks.boot, quote(w.tail.lines)),
+		}
+	default:
+		how := "could not be started"
+		if w.proc != nil {
+			how = w.proc.Exit().String()
+		}
+		s.bootErr = &ipc.Failure{
+			Exit: ipc.ExitBoot, Try: "run " + s.pool.path + " with the same settings, or see the log",
+			What: fmt.Sprintf("worker ended before it was ready: %s%s", how, quote(w.tail.lines)),
+		}
+	}
+}
+
+// exhausted is the failure of a service none of whose slots can keep a worker.
+func (s *Supervisor) exhausted() error {
+	return &ipc.Failure{
+		Exit: ipc.ExitUnavailable,
+		What: fmt.Sprintf("no worker can be kept running: each slot crashed more than worker.max_crashes (%d) times in worker.crash_window (%v)%s",
+			s.pool.policy.MaxCrashes, s.pool.policy.CrashWindow, quote(s.last)),
+		Try: "read the last worker's lines above; what changed on this machine?",
+	}
+}
+
+// quote returns a worker's last lines, indented, or nothing.
+func quote(lines []string) string {
+	if len(lines) == 0 {
+		return ""
+	}
+	return "; its last lines:\n    " + strings.Join(lines, "\n    ")
+}
+
+// report tells whoever started the service how it is, and operators once when it
+// serves: when every slot has a ready worker or has lost its first one.
+func (s *Supervisor) report() {
+	if s.stopping != stopNot {
+		return
+	}
+	ready, total := s.pool.count(slot.Ready), len(s.pool.slots)
+	status := fmt.Sprintf("STATUS=%d of %d workers ready", ready, total)
+	if !s.announced && ready > 0 && s.settled() {
+		s.announced = true
+		s.announce(ready)
+		s.status = status
+		_ = s.upstream.SendWait("READY=1", status)
+		return
+	}
+	if status != s.status {
+		s.status = status
+		_ = s.upstream.Send(status)
+	}
+}
+
+// settled tells whether no slot still waits for its first worker.
+func (s *Supervisor) settled() bool {
+	for _, sl := range s.pool.slots {
+		if w := sl.worker; w != nil && (w.state == slot.Starting || w.state == slot.Loading) && sl.history.Crashes(s.now(), s.pool.policy) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// announce prints the ready line and a command to try.
+func (s *Supervisor) announce(ready int) {
+	var urls []string
+	for _, sock := range s.sockets {
+		urls = append(urls, url(sock.Network, sock.Address))
+	}
+	var names []string
+	for _, m := range s.models {
+		names = append(names, m.Name)
+	}
+	s.log.Info("service ready", "workers", ready, "listen", strings.Join(urls, " "),
+		"models", strings.Join(names, ","), "took", s.now().Round(time.Millisecond))
+	fmt.Fprintf(s.opts.Out, "preforkd %s ready on %s with %d workers, models %s\n",
+		s.opts.Version, strings.Join(urls, " "), ready, strings.Join(names, ", "))
+	fmt.Fprintf(s.opts.Out, "try: %s\n", s.example())
+}
+
+func url(network, address string) string {
+	if network == "unix" {
+		return "unix:" + address
+	}
+	return "http://" + reachable(address)
+}
+
+// reachable returns address with the host by which this machine reaches itself.
+func reachable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err == nil && (host == "::" || host == "0.0.0.0") {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return address
+}
+
+// example is a command that works as it stands: a sample where the model has one, else
+// a look at the model.
+func (s *Supervisor) example() string {
+	base, flag := "", ""
+	for _, sock := range s.sockets {
+		if sock.Network == "tcp" {
+			base = "http://" + reachable(sock.Address)
+			break
+		}
+		base, flag = "http://localhost", "--unix-socket "+sock.Address+" "
+	}
+	m := s.models[0]
+	for _, other := range s.models {
+		if other.Name == s.cfg.Predict.Model {
+			m = other
+		}
+	}
+	sample, err := json.Marshal(m.Options.Predict.Sample)
+	if err != nil || len(m.Options.Predict.Sample) == 0 {
+		return fmt.Sprintf("curl -s %s%s/v2/models/%s", flag, base, m.Name)
+	}
+	return fmt.Sprintf(`curl -s %s%s/predict -d '{"features":%s}'`, flag, base, sample)
+}

@@ -1,0 +1,166 @@
+package supervisor
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"preforkd/internal/config"
+	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
+	"preforkd/internal/ipc/notify"
+	"preforkd/internal/supervisor/slot"
+)
+
+// Options are what a supervisor needs from its program.
+type Options struct {
+	Config   config.Config
+	Warnings []string  // of the configuration; logged at start
+	Version  string    // of the program
+	Out      io.Writer // where the ready line goes
+}
+
+// Supervisor is one running service.
+type Supervisor struct {
+	opts   Options
+	cfg    *config.Config
+	log    *slog.Logger
+	logs   *logFile
+	origin time.Time // of the durations that package slot counts in
+
+	sockets  []*activation.Socket
+	server   *notify.Server
+	upstream *notify.Client // of whoever started us: systemd, or a test
+	manifest int            // descriptors that workers inherit
+	lifeline [2]int
+
+	events    chan event
+	ended     chan struct{} // closed when the loop has ended, so that nobody waits to tell it something
+	pool      *pool
+	byPID     map[int]*worker
+	everReady bool // some worker of this service has been ready
+	announced bool
+	stopping  stopMode
+	stopAt    time.Time // of the signal that began the stop
+	stopBy    os.Signal
+	models    []ipc.ModelFile
+	bootErr   error    // why the first worker that ended before any was ready did so
+	status    string   // the last one told upstream
+	last      []string // the last lines of the worker that ended last
+}
+
+type event any
+
+// endedEvent: the process of w has ended and all its output has been delivered.
+type endedEvent struct{ w *worker }
+
+// New returns a supervisor that Run starts.
+func New(opts Options) *Supervisor {
+	return &Supervisor{
+		opts: opts, cfg: &opts.Config, origin: time.Now(),
+		manifest: -1, lifeline: [2]int{-1, -1},
+		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
+	}
+}
+
+// Run serves until a signal or ctx ends it, and returns when every worker has ended.
+// An error says why the service could not start or go on, as an *ipc.Failure where an
+// operator can do something about it.
+func (s *Supervisor) Run(ctx context.Context) error {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
+	defer signal.Stop(signals)
+	if err := s.openLog(); err != nil {
+		return err
+	}
+	defer s.logs.Close()
+	for _, w := range s.opts.Warnings {
+		s.log.Warn("configuration", "warning", w)
+	}
+	defer s.release()
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	s.startPool()
+	return s.loop(ctx, signals)
+}
+
+func (s *Supervisor) now() time.Duration { return time.Since(s.origin) }
+
+// loop carries out events until the service has ended.
+func (s *Supervisor) loop(ctx context.Context, signals <-chan os.Signal) error {
+	defer close(s.ended)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if done, err := s.outcome(); done {
+			return err
+		}
+		timer.Reset(s.untilNext())
+		select {
+		case e := <-s.events:
+			s.handle(e)
+		case sig := <-signals:
+			s.onSignal(sig)
+		case <-timer.C:
+			s.onTimer()
+		case <-ctx.Done():
+			ctx = context.Background()
+			s.stop(stopGraceful, nil)
+		}
+		s.report()
+	}
+}
+
+func (s *Supervisor) handle(e event) {
+	switch e := e.(type) {
+	case endedEvent:
+		s.apply(e.w, slot.OnExit)
+	case notify.Message:
+		s.onMessage(e)
+	}
+}
+
+// send hands e to the loop, from another goroutine.
+func (s *Supervisor) send(e event) {
+	select {
+	case s.events <- e:
+	case <-s.ended:
+	}
+}
+
+// untilNext returns how long nothing is due.
+func (s *Supervisor) untilNext() time.Duration {
+	next := time.Hour
+	for _, sl := range s.pool.slots {
+		if sl.retryAt > 0 {
+			next = min(next, sl.retryAt-s.now())
+		}
+		if w := sl.worker; w != nil && w.deadline > 0 {
+			next = min(next, w.deadline-s.now())
+		}
+	}
+	return max(next, 0)
+}
+
+// onTimer carries out what is due.
+func (s *Supervisor) onTimer() {
+	now := s.now()
+	for _, sl := range s.pool.slots {
+		if w := sl.worker; w != nil && w.deadline > 0 && now >= w.deadline {
+			s.timeout(w)
+		}
+		if sl.retryAt > 0 && now >= sl.retryAt && sl.worker == nil {
+			sl.retryAt = 0
+			s.start(sl)
+		}
+	}
+}
+
+func jitter() float64 { return rand.Float64() }

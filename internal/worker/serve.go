@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"preforkd/internal/ipc/activation"
+	"preforkd/internal/worker/accept"
+)
+
+// serve accepts and answers until the worker shall leave, then drains.
+func (w *worker) serve(ctx context.Context) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	// These steer the supervisor; `systemctl kill` sends them to every process. PIPE
+	// would end a worker that outlives the reader of its output.
+	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN,
+		syscall.SIGTTOU, syscall.SIGPIPE)
+
+	orphaned := make(chan struct{})
+	go func() { // ends with the supervisor, or with this process
+		activation.AwaitEnd(w.lifeline)
+		close(orphaned)
+	}()
+	ended := w.accept()
+	stopBeat := w.beat()
+	defer stopBeat()
+	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
+		w.log.Warn("supervisor not told that this worker is ready", "err", err)
+	}
+	select {
+	case sig := <-signals:
+		if sig != syscall.SIGTERM {
+			return nil
+		}
+	case <-orphaned:
+		w.log.Warn("supervisor died, leaving")
+	case <-ctx.Done():
+	case err := <-ended:
+		return err
+	}
+	return w.drain(signals, ended)
+}
+
+// accept serves each listener in a goroutine of its own; the channel gets one result
+// for each.
+func (w *worker) accept() <-chan error {
+	ended := make(chan error, len(w.listeners))
+	for _, ln := range w.listeners {
+		go func(ln *accept.Listener) { ended <- w.server.Serve(ln) }(ln)
+	}
+	return ended
+}
+
+// drain stops accepting, lets what is in flight finish, and returns when it has or
+// when the drain clock has run out. A second signal ends it at once.
+func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
+	w.leaving.Store(true)
+	_ = w.supers.SendWait("STOPPING=1", "STATUS=draining")
+	for _, ln := range w.listeners {
+		ln.Stop()
+	}
+	for range w.listeners {
+		<-ended
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Timeouts.Drain)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { // told to stop, or ends with the drain
+		select {
+		case <-signals:
+			cancel()
+		case <-done:
+		}
+	}()
+	start := time.Now()
+	err := w.server.ShutdownWithContext(ctx)
+	close(done)
+	if err != nil {
+		w.log.Warn("drain given up", "lost", w.server.GetOpenConnectionsCount(),
+			"took", time.Since(start).Round(time.Millisecond), "clock", "timeouts.drain", "limit", w.cfg.Timeouts.Drain.String())
+	}
+	return nil
+}
+
+// beat tells the supervisor that this process still schedules, four times in the time
+// after which it would be taken for hung, and at least once a second. The function it
+// returns stops that and waits for it.
+func (w *worker) beat() (stop func()) {
+	every := time.Second
+	if usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 63); err == nil && usec > 0 {
+		every = max(min(every, time.Duration(usec)*time.Microsecond/4), time.Millisecond)
+	}
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				_ = w.supers.Send("WATCHDOG=1")
+			case <-quit:
+				return
+			}
+		}
+	})
+	return func() {
+		close(quit)
+		wg.Wait()
+	}
+}

@@ -1,0 +1,186 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/valyala/fasthttp"
+
+	"preforkd/internal/config"
+	"preforkd/internal/inference"
+	"preforkd/internal/inference/onnx"
+	"preforkd/internal/inference/repository"
+	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
+	"preforkd/internal/ipc/notify"
+	"preforkd/internal/worker/accept"
+	"preforkd/internal/worker/admission"
+	"preforkd/internal/worker/api"
+)
+
+// permits is how many inferences a worker runs at once: it is given one share of the
+// cores, and the engine one thread.
+const permits = 1
+
+// worker is what Run wires.
+type worker struct {
+	identity
+	log      *slog.Logger
+	supers   *notify.Client // the supervisor
+	lifeline int
+	cfg      config.Config
+	manifest ipc.Manifest
+
+	engine    inference.Engine
+	models    *repository.Repository
+	server    *fasthttp.Server
+	listeners []*accept.Listener
+	leaving   atomic.Bool
+}
+
+// Run serves until the supervisor, or its end, tells the worker to leave. An error
+// before that is sent to the supervisor, as an *ipc.Failure where it is one.
+func Run(ctx context.Context, version string) error {
+	logs := newLogWriter(os.Stderr)
+	defer logs.Close()
+	w := &worker{identity: identify(), lifeline: -1}
+	w.log = slog.New(slog.NewJSONHandler(logs, nil)) // the supervisor puts it into the operator's form
+	var err error
+	if w.supers, err = notify.FromEnvironment(); err != nil {
+		return err
+	}
+	defer w.supers.Close()
+	sockets, err := w.inherit()
+	if err == nil {
+		err = w.load()
+	}
+	if err == nil {
+		err = w.listen(sockets, version)
+	}
+	if err != nil {
+		w.fail(err)
+		return err
+	}
+	defer w.unload()
+	return w.serve(ctx)
+}
+
+// identity is which worker this is.
+type identity struct{ pool, slot, generation string }
+
+func identify() identity {
+	return identity{os.Getenv(ipc.EnvPool), os.Getenv(ipc.EnvSlot), os.Getenv(ipc.EnvGeneration)}
+}
+
+// String returns pool, slot and process id, as X-Preforkd-Worker carries them.
+func (id identity) String() string { return fmt.Sprintf("%s/%s/%d", id.pool, id.slot, os.Getpid()) }
+
+// inherit takes over what the supervisor gave.
+func (w *worker) inherit() ([]*activation.Socket, error) {
+	in, err := activation.Inherited()
+	if err != nil {
+		return nil, err
+	}
+	manifest, hasManifest := in.Extra[ipc.FDManifest]
+	lifeline, hasLifeline := in.Extra[ipc.FDLifeline]
+	if !hasManifest || !hasLifeline {
+		return nil, &ipc.Failure{
+			Exit: ipc.ExitUsage, What: "preforkd-worker was not started by preforkd: it inherited no manifest",
+			Try: "preforkd serve",
+		}
+	}
+	w.lifeline = lifeline
+	data, err := activation.ReadSealed(manifest)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &w.manifest); err != nil {
+		return nil, fmt.Errorf("read the manifest: %w", err)
+	}
+	if err := json.Unmarshal(w.manifest.Settings, &w.cfg); err != nil {
+		return nil, fmt.Errorf("read the settings of the manifest: %w", err)
+	}
+	return in.Sockets, nil
+}
+
+// load opens the engine and every model.
+func (w *worker) load() error {
+	_ = w.supers.Send("STATUS=opening the engine")
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	library := onnx.FindLibrary(w.cfg.Inference.Library, filepath.Dir(self))
+	if w.engine, err = onnx.Open(library); err != nil {
+		return err
+	}
+	_ = w.supers.Send(fmt.Sprintf("STATUS=loading %d models", len(w.manifest.Models)))
+	w.models, err = repository.Load(w.engine, w.manifest.Models)
+	if bad := (*repository.LoadError)(nil); errors.As(err, &bad) {
+		return &ipc.Failure{
+			Exit: ipc.ExitBoot, What: err.Error(), Err: err,
+			Try: "replace or remove the files, then start again",
+		}
+	}
+	return err
+}
+
+// unload frees models and engine, in that order.
+func (w *worker) unload() {
+	w.models.Close()
+	if err := w.engine.Close(); err != nil {
+		w.log.Warn("engine not closed", "err", err)
+	}
+}
+
+// listen makes the HTTP server and its listeners.
+func (w *worker) listen(sockets []*activation.Socket, version string) error {
+	header := ""
+	if w.cfg.HTTP.WorkerHeader {
+		header = w.String()
+	}
+	handlers := api.New(api.Options{
+		Models:         w.models,
+		Permits:        admission.New(permits),
+		Default:        w.cfg.Predict.Model,
+		Version:        version,
+		RequestTimeout: w.cfg.Timeouts.Request,
+		WorkerHeader:   header,
+		Log:            w.log,
+		Ready:          func() bool { return !w.leaving.Load() },
+	})
+	w.server = handlers.Server(api.ServerOptions{
+		MaxBody:          int(w.cfg.HTTP.MaxBody),
+		HeaderTimeout:    w.cfg.HTTP.HeaderTimeout,
+		RequestTimeout:   w.cfg.Timeouts.Request,
+		KeepaliveTimeout: w.cfg.HTTP.KeepaliveTimeout,
+		MaxConnections:   w.cfg.HTTP.MaxConnections,
+	})
+	limit := accept.NewLimit(w.cfg.HTTP.MaxConnections)
+	for _, sock := range sockets {
+		ln, err := sock.Listener()
+		if err != nil {
+			return err
+		}
+		w.listeners = append(w.listeners, accept.New(ln, limit))
+	}
+	if len(w.listeners) == 0 {
+		return errors.New("no listening socket was inherited")
+	}
+	return nil
+}
+
+// fail tells the supervisor why this worker cannot start.
+func (w *worker) fail(err error) {
+	f := (*ipc.Failure)(nil)
+	if !errors.As(err, &f) {
+		f = &ipc.Failure{Exit: ipc.ExitBoot, What: err.Error()}
+	}
+	_ = w.supers.SendWait(ipc.KeyFailure + "=" + ipc.EncodeFailure(f))
+}
