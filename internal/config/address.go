@@ -98,7 +98,7 @@ func (a Address) same() string {
 	}
 	host, port, _ := net.SplitHostPort(a.Addr)
 	if ip, err := netip.ParseAddr(host); err == nil {
-		host = ip.String()
+		host = ip.Unmap().String()
 	}
 	if host == "" { // net.Listen takes both for every interface
 		host = "::"

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -46,13 +45,6 @@ func newDecoder(file string, v reflect.Value) *decoder {
 
 // decode reads data into the struct v.
 func (d *decoder) decode(data []byte, v reflect.Value) {
-	defer func() {
-		// The parser is not ours, and this is a file that people edit by hand: a
-		// defect there is a problem of the file, not the end of the process.
-		if r := recover(); r != nil {
-			d.report(position{1, 1}, "", fmt.Sprintf("cannot be parsed (%v); look for unusual YAML and write it plainly", r))
-		}
-	}()
 	top := d.parse(data)
 	if top == nil {
 		return
@@ -93,6 +85,9 @@ func (d *decoder) mapping(key string, node ast.Node, v reflect.Value, s spec) {
 	}
 	lines := map[string]int{}
 	for _, e := range entries {
+		if d.full() {
+			return
+		}
 		name, ok := keyName(e.Key)
 		if !ok {
 			d.report(at(e.Key), key, "a key that is no plain word; write key: value")
@@ -180,10 +175,10 @@ func (d *decoder) hint(prefix, name string, siblings []field) string {
 	for _, k := range d.keys {
 		i := strings.LastIndex(k, ".")
 		switch {
-		case i < 0 || k == prefix+name && !strings.Contains(name, "."):
-		case k == name:
+		case i < 0:
+		case k == name: // written with its dots
 			return fmt.Sprintf("; write %s below %s:", k[i+1:], k[:i])
-		case nearest(name, []string{k[i+1:]}) != "" && len(name) > 2:
+		case nearest(name, []string{k[i+1:]}) != "": // in the wrong section
 			return "; did you mean " + k + "?"
 		}
 	}
@@ -203,10 +198,13 @@ func (d *decoder) list(key string, node ast.Node, v reflect.Value, s spec) {
 	}
 	values := reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values))
 	for i, n := range seq.Values {
+		if d.full() {
+			return
+		}
 		setDefaults(values.Index(i), spec{})
 		d.value(fmt.Sprintf("%s[%d]", key, i), n, values.Index(i), s)
 	}
-	v.Set(values)
+	setList(v, values)
 	d.places[key] = at(node)
 }
 
@@ -242,9 +240,6 @@ func (d *decoder) wrongKind(key string, node ast.Node, t reflect.Type, s spec) {
 	}
 }
 
-// placed returns the keys that were set, in order.
-func (d *decoder) placed() []string { return slices.Sorted(maps.Keys(d.places)) }
-
 // pairs returns the entries of a mapping.
 func pairs(node ast.Node) ([]*ast.MappingValueNode, bool) {
 	switch n := node.(type) {
@@ -262,10 +257,14 @@ func keyName(n ast.Node) (string, bool) {
 	return text, kind < isMapping
 }
 
-// lastLine returns the last line that a node's tokens begin on.
+// lastLine returns a line that no token of a node reaches beyond.
 func lastLine(n ast.Node) int {
 	last := 0
-	ast.Walk(lineFinder(func(t *token.Token) { last = max(last, positionOf(t).line) }), n)
+	ast.Walk(lineFinder(func(t *token.Token) {
+		if t != nil {
+			last = max(last, positionOf(t).line+strings.Count(t.Origin, "\n"))
+		}
+	}), n)
 	return last
 }
 

@@ -22,6 +22,8 @@ const (
 	// maxDepth is how deep a file may nest. The parser recurses and keeps the path of
 	// every node, so that its cost grows with the square of the depth.
 	maxDepth = 64
+	// maxProblems are reported of one file: with more, it is most likely not ours.
+	maxProblems = 200
 )
 
 // document is one YAML file, and what is wrong with it.
@@ -46,9 +48,18 @@ func positionOf(t *token.Token) position {
 // at returns where a node begins.
 func at(n ast.Node) position { return positionOf(n.GetToken()) }
 
+// full says that there are so many problems that reading on is of no use.
+func (d *document) full() bool { return len(d.problems) > maxProblems }
+
 // report adds a problem. The parser's positions are kept within the file: its end
 // of input lies one line below the last.
 func (d *document) report(p position, key, text string) {
+	if d.full() {
+		return
+	}
+	if len(d.problems) == maxProblems {
+		key, text = "", fmt.Sprintf("from here on nothing was checked: %d problems are enough for now", maxProblems)
+	}
 	p.line = max(1, min(p.line, len(d.lines)))
 	p.column = max(1, min(p.column, utf8.RuneCountInString(d.lines[p.line-1])+1))
 	d.problems = append(d.problems, Problem{
@@ -69,6 +80,13 @@ func (d *document) found() []Problem {
 // parse reads data and returns the top of its tree; nil if there is none, which is
 // a file without settings or one with problems.
 func (d *document) parse(data []byte) ast.Node {
+	defer func() {
+		// The parser is not ours, and this is a file that people edit by hand: a
+		// defect there is a problem of the file, not the end of the process.
+		if r := recover(); r != nil {
+			d.report(position{1, 1}, "", fmt.Sprintf("cannot be parsed (%v); look for unusual YAML and write it plainly", r))
+		}
+	}()
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if len(data) > maxFile {
 		d.lines = []string{""}
@@ -84,7 +102,7 @@ func (d *document) parse(data []byte) ast.Node {
 	if !d.structure(tokens) {
 		return nil
 	}
-	f, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // duplicates: we report all
+	f, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // we report all of them
 	if err != nil {
 		d.syntax(err)
 		return nil
@@ -180,11 +198,14 @@ func (d *document) structure(tokens token.Tokens) bool {
 			d.report(p, "", "a second document; write one in a file")
 			return false
 		}
-		content = content || t.Type != token.DirectiveType
+		content = true
 		switch t.Type {
 		case token.DocumentEndType:
 			ended = true
-		case token.AnchorType, token.AliasType, token.MergeKeyType, token.TagType, token.DirectiveType:
+		case token.DirectiveType:
+			d.report(p, "", refusal(t.Type)+" is not read here; remove the line")
+			return false
+		case token.AnchorType, token.AliasType, token.MergeKeyType, token.TagType:
 			refused++
 			d.report(p, "", refusal(t.Type)+" is not read here; write the settings out")
 		case token.SequenceStartType, token.MappingStartType:

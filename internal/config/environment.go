@@ -43,9 +43,9 @@ func newEnvironment(vars []string) environment {
 // get returns a variable, empty if it is not set.
 func (e environment) get(name string) string { return e[name] }
 
-// environment applies variables. The customary ones are not even looked at where
+// variables applies the environment. The customary ones are not even looked at where
 // something stronger speaks: they are not written for us alone.
-func (g *loader) environment(env environment, flags []Flag) {
+func (g *loader) variables(env environment, flags []Flag) {
 	for _, c := range customary {
 		i := slices.IndexFunc(g.settings, func(s setting) bool { return s.key == c.key })
 		if i < 0 || env.get(c.name) == "" || env.get(envName(c.key)) != "" {

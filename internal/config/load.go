@@ -95,18 +95,19 @@ func (g *loader) load(s Sources) {
 	env := newEnvironment(s.Env)
 	setDefaults(g.into, spec{})
 	g.credentials(env)
+	named := "-c"
 	if path := env.get(envConfig); path != "" && !s.Explicit {
-		s.File, s.Explicit = path, true
+		s.File, s.Explicit, named = path, true, envConfig
 	}
 	if s.File != "" {
-		g.readFile(s.File, s.Explicit)
+		g.readFile(s.File, s.Explicit, named)
 	}
-	g.environment(env, s.Flags)
+	g.variables(env, s.Flags)
 	g.flags(s.Flags)
 }
 
-// readFile applies the configuration file.
-func (g *loader) readFile(path string, must bool) {
+// readFile applies the configuration file, which named may have named.
+func (g *loader) readFile(path string, must bool, named string) {
 	data, err := readLimited(path)
 	if errors.Is(err, fs.ErrNotExist) && !must {
 		return
@@ -115,7 +116,7 @@ func (g *loader) readFile(path string, must bool) {
 		if e := (*fs.PathError)(nil); errors.As(err, &e) { // the path is the source
 			err = e.Err
 		}
-		g.problems = append(g.problems, Problem{Source: path, Text: "read configuration: " + err.Error()})
+		g.problems = append(g.problems, Problem{Source: path, Text: fmt.Sprintf("read configuration: %v; correct %s or the file", err, named)})
 		return
 	}
 	g.file = path

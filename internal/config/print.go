@@ -116,10 +116,10 @@ func flowText(v reflect.Value) string {
 		return "{" + strings.Join(parts, ", ") + "}"
 	case leaf:
 	}
-	if v.Kind() == reflect.String || v.Type() == addressType {
-		return word(leafText(v))
+	if v.CanInt() || v.Kind() == reflect.Bool { // no text of theirs needs quotes
+		return leafText(v)
 	}
-	return leafText(v)
+	return word(leafText(v))
 }
 
 // word returns s as YAML text: in double quotes, unless every reader takes it for text.

@@ -44,17 +44,10 @@ type Error struct {
 	Problems []Problem // at least one
 }
 
-// maxShown bounds what Error prints: beyond it, the file is most likely not ours.
-const maxShown = 100
-
 // Error returns all problems, each from a new line.
 func (e *Error) Error() string {
 	lines := make([]string, 0, len(e.Problems))
-	for i, p := range e.Problems {
-		if i == maxShown {
-			lines = append(lines, fmt.Sprintf("and %d problems more", len(e.Problems)-i))
-			break
-		}
+	for _, p := range e.Problems {
 		lines = append(lines, p.String())
 	}
 	return strings.Join(lines, "\n")

@@ -24,7 +24,7 @@ const (
 // String names the kind in a message: "is …".
 func (k kind) String() string {
 	return [...]string{
-		isText: "text", isWord: "text", isNumber: "a number", isBool: "true or false",
+		isText: "text", isWord: "text", isNumber: "a number", isBool: "a boolean",
 		isNull: "empty", isMapping: "a section", isList: "a list", isOther: "something else",
 	}[k]
 }

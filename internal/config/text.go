@@ -42,9 +42,17 @@ func setText(v reflect.Value, s spec, text string) []flaw {
 		}
 	}
 	if flaws == nil {
-		v.Set(values)
+		setList(v, values)
 	}
 	return flaws
+}
+
+// setList sets a list; an empty one is nil, so that it equals one never set.
+func setList(v, values reflect.Value) {
+	if values.Len() == 0 {
+		values = reflect.Zero(v.Type())
+	}
+	v.Set(values)
 }
 
 // setLeaf reads text into v if it is well-formed and allowed. The error reads

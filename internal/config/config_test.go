@@ -1,0 +1,113 @@
+package config
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestDefaults(t *testing.T) {
+	want := Config{
+		Listen:  []Address{{Network: "tcp", Addr: "127.0.0.1:8000"}},
+		Workers: Auto,
+		Models:  "models",
+		Worker:  Worker{MaxCrashes: 5, CrashWindow: time.Minute},
+		Timeouts: Timeouts{
+			Boot: 2 * time.Minute, Heartbeat: 30 * time.Second,
+			Request: 30 * time.Second, Drain: 30 * time.Second,
+		},
+		HTTP: HTTP{
+			MaxBody: 16 << 20, KeepaliveTimeout: 75 * time.Second,
+			HeaderTimeout: 10 * time.Second, MaxConnections: 10000,
+		},
+		Log: Log{Level: "info", Format: "text"},
+	}
+	if got := Default(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// The shipped file is the documentation of the settings: it names each of them,
+// says something about it, and shows the default that holds without the file.
+func TestShippedFile(t *testing.T) {
+	const file = "../../configs/preforkd.yaml"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Config
+	d := newDecoder(file, reflectOf(&got))
+	d.decode(data, reflectOf(&got))
+	if problems := d.found(); len(problems) > 0 {
+		t.Fatal(&Error{problems})
+	}
+	want := Default()
+	want.Predict.Model = "digits" // the one choice it makes
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for _, s := range settingsOf(reflectOf(&got), "") {
+		p, ok := d.places[s.key]
+		if !ok {
+			t.Errorf("%s is missing", s.key)
+			continue
+		}
+		above := strings.TrimSpace(d.lines[p.line-2])
+		if !strings.HasPrefix(above, "# ") {
+			t.Errorf("%s has no comment above line %d", s.key, p.line)
+		}
+	}
+}
+
+// Two settings with one variable or flag could not be told apart.
+func TestNamesAreUnique(t *testing.T) {
+	var c Config
+	seen := map[string]string{}
+	for _, name := range internal {
+		seen[name] = name
+	}
+	for _, s := range settingsOf(reflectOf(&c), "") {
+		for _, name := range []string{s.env, flagName(s.key)} {
+			if other, ok := seen[name]; ok {
+				t.Errorf("%s and %s are both %s", s.key, other, name)
+			}
+			seen[name] = s.key
+		}
+	}
+}
+
+func TestJSONRoundTrip(t *testing.T) {
+	full := Config{
+		Listen: []Address{
+			{Network: "tcp", Addr: "[::]:8000"},
+			{Network: "unix", Addr: "/run/p.sock", Mode: 0o660, Owner: "www-data", Group: "33"},
+			{Network: "fd", Addr: "http"},
+		},
+		Workers:   7,
+		Models:    "/srv/models",
+		Predict:   Predict{"digits"},
+		Worker:    Worker{[]string{"python3", "-m", "serve"}, 1, time.Millisecond},
+		Timeouts:  Timeouts{1, 2, 3, 4},
+		HTTP:      HTTP{1 << 30, 5, 6, 7, true},
+		Inference: Inference{"/lib/libonnxruntime.so"},
+		Cache:     Cache{"/cache"},
+		Admin:     AdminOff,
+		Log:       Log{"debug", "json", "/var/log/p.log"},
+	}
+	for _, want := range []Config{Default(), full} {
+		text, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Config
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s\ngot  %+v\nwant %+v", text, got, want)
+		}
+	}
+}
