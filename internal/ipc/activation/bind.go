@@ -41,8 +41,8 @@ type Socket struct {
 // Bind makes a listening socket. The error is an *ipc.Failure: the address is in use
 // or not of this machine (69), or may not be used (77).
 //
-// A unix socket takes over a path whose last owner is gone, in one rename, and
-// refuses one on which somebody still answers.
+// A unix socket takes over a path whose last owner is gone, and refuses one on which
+// somebody still answers.
 func Bind(spec Spec) (*Socket, error) {
 	if spec.Network == "unix" {
 		return bindUnix(spec)
@@ -149,51 +149,42 @@ func listenFailure(address string, port int, err error) *ipc.Failure {
 		}
 	case errors.Is(err, unix.ENOENT):
 		f.Try = "make the directory, or set listen to another path"
+	case port == 0:
+		f.Try = "correct the entry in listen"
 	}
 	return f
 }
 
-// bindUnix binds a temporary name beside the path and renames it over: the path
-// never names a socket that does not listen or has another mode than asked for.
+// bindUnix binds the path itself, so that the socket's own name is the one that
+// operators see (ss(8), getsockname(2)). Until listen(2), after mode and owner are
+// right, nobody can connect.
 func bindUnix(spec Spec) (*Socket, error) {
 	if err := takeOver(spec.Address); err != nil {
 		return nil, err
 	}
-	tmp := fmt.Sprintf("%s.%d", spec.Address, os.Getpid())
-	if len(tmp) > maxUnixPath { // sun_path holds 108 bytes with its NUL (unix(7)); bind the path itself then
-		tmp = spec.Address
-	}
-	os.Remove(tmp)
-	fd, err := listenUnix(spec, tmp)
+	fd, err := listenUnix(spec)
 	if err != nil {
 		return nil, listenFailure("unix:"+spec.Address, 0, err)
 	}
-	fail := func(err error) (*Socket, error) {
-		unix.Close(fd)
-		os.Remove(tmp)
-		return nil, listenFailure("unix:"+spec.Address, 0, err)
-	}
-	if tmp != spec.Address {
-		if err := os.Rename(tmp, spec.Address); err != nil {
-			return fail(err)
-		}
-	}
 	var st unix.Stat_t
-	if err := unix.Stat(spec.Address, &st); err != nil {
-		return fail(err)
+	if err := unix.Lstat(spec.Address, &st); err != nil {
+		unix.Close(fd)
+		return nil, listenFailure("unix:"+spec.Address, 0, err)
 	}
 	return &Socket{FD: fd, Network: "unix", Address: spec.Address, path: spec.Address, dev: st.Dev, ino: st.Ino}, nil
 }
 
-const maxUnixPath = 107
-
-func listenUnix(spec Spec, path string) (int, error) {
+func listenUnix(spec Spec) (int, error) {
+	path := spec.Address
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
-	if err == nil && spec.Mode != 0 {
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	if spec.Mode != 0 {
 		err = os.Chmod(path, spec.Mode)
 	}
 	if err == nil && spec.Owner+spec.Group != "" {
@@ -204,12 +195,14 @@ func listenUnix(spec Spec, path string) (int, error) {
 	}
 	if err != nil {
 		unix.Close(fd)
+		os.Remove(path)
 		return -1, err
 	}
 	return fd, nil
 }
 
-// takeOver returns nil when path is free or a socket on which nobody listens.
+// takeOver makes path free: it removes a socket on which nobody listens any more, and
+// refuses anything else.
 func takeOver(path string) error {
 	st, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -233,6 +226,9 @@ func takeOver(path string) error {
 		return listenFailure("unix:"+path, 0, unix.EADDRINUSE)
 	}
 	if errors.Is(err, unix.EACCES) {
+		return listenFailure("unix:"+path, 0, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return listenFailure("unix:"+path, 0, err)
 	}
 	return nil

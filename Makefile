@@ -1,0 +1,57 @@
+# make help lists the targets. Everything that a build downloads lands in .cache/
+# (git-ignored) or in Go's module cache.
+
+SHELL   := /bin/bash
+GO      ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
+
+.DEFAULT_GOAL := help
+.PHONY: help run build engine test e2e soak fuzz bench lint fmt clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## serve the models in models/ on http://127.0.0.1:8000
+	@exec bin/preforkd serve -c configs/preforkd.yaml
+
+engine: ## fetch the engine's library, once (ONNXRUNTIME=/path/libonnxruntime.so uses yours)
+	@scripts/fetch-onnxruntime.sh
+	@if [ -z "$$ONNXRUNTIME" ]; then mkdir -p bin && ln -sf ../.cache/onnxruntime/1.24.3/libonnxruntime.so.1 bin/libonnxruntime.so.1; fi
+
+build: engine ## build bin/preforkd and bin/preforkd-worker
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd ./cmd/supervisor
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-worker ./cmd/worker
+
+test: build lint ## everything that CI runs: lint, unit tests with the race detector, real processes
+	$(GO) test -race -timeout 10m ./...
+
+e2e: build ## only the tests with real processes
+	$(GO) test -race -count=1 -timeout 10m -v ./e2e/...
+
+soak: build ## long fault storms: the same tests with full counts
+	PREFORKD_SOAK=1 $(GO) test -race -count=1 -timeout 60m -v ./e2e/...
+
+fuzz: ## each fuzz target for FUZZTIME (default 10s)
+	@set -e; for pkg in $$($(GO) list ./internal/...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-10s} $$pkg; \
+	  done; done
+
+bench: build ## measure against peers on this machine; the table lands in bench/out/
+	$(GO) run ./bench $(BENCHFLAGS)
+
+lint: ## go vet, staticcheck, gofumpt
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	@test -z "$$($(GOFUMPT) -l cmd internal e2e bench)" || { echo "gofumpt would change:"; $(GOFUMPT) -l cmd internal e2e bench; exit 1; }
+
+fmt: ## format the source
+	$(GOFUMPT) -w cmd internal e2e bench
+
+clean: ## remove what was built; downloads stay
+	rm -rf bin bench/out

@@ -1,0 +1,150 @@
+package notify
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func serve(t *testing.T) (*Server, <-chan Message) {
+	t.Helper()
+	got := make(chan Message, 16)
+	s, err := Listen(func(m Message) { got <- m })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, got
+}
+
+func await(t *testing.T, got <-chan Message) Message {
+	t.Helper()
+	select {
+	case m := <-got:
+		return m
+	case <-time.After(10 * time.Second):
+		t.Fatal("no message")
+		return Message{}
+	}
+}
+
+func TestMessageArrivesWithItsSender(t *testing.T) {
+	s, got := serve(t)
+	t.Setenv("NOTIFY_SOCKET", s.Name())
+	c, err := FromEnvironment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if os.Getenv("NOTIFY_SOCKET") != "" {
+		t.Error("a child would speak in our name")
+	}
+	if err := c.SendWait("READY=1", "STATUS=a = b", "STATUS=last"); err != nil {
+		t.Fatal(err)
+	}
+	m := await(t, got)
+	if m.PID != os.Getpid() {
+		t.Errorf("sender %d, we are %d", m.PID, os.Getpid())
+	}
+	if v, ok := m.Get("READY"); v != "1" || !ok {
+		t.Errorf("READY is %q", v)
+	}
+	if v, _ := m.Get("STATUS"); v != "last" {
+		t.Errorf("STATUS is %q", v)
+	}
+	if _, ok := m.Get("READ"); ok {
+		t.Error("a key was found by its beginning")
+	}
+}
+
+// TestRealClients lets programs that are not ours speak: systemd's own client, and a
+// process that knows nothing but the protocol.
+func TestRealClients(t *testing.T) {
+	raw := `import os,socket
+s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)
+s.sendto(b"READY=1\nSTATUS=from outside","\0"+os.environ["NOTIFY_SOCKET"][1:])`
+	for _, command := range [][]string{
+		{"systemd-notify", "--ready", "--status=from outside"},
+		{"python3", "-c", raw},
+	} {
+		t.Run(command[0], func(t *testing.T) {
+			if _, err := exec.LookPath(command[0]); err != nil {
+				t.Skipf("skipped: %s is not installed", command[0])
+			}
+			s, got := serve(t)
+			cmd := exec.Command(command[0], command[1:]...)
+			cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+s.Name())
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			m := await(t, got)
+			if v, _ := m.Get("STATUS"); v != "from outside" {
+				t.Errorf("got %q", m.Text)
+			}
+			// systemd-notify speaks for its parent where it may (systemd-notify(1), --pid).
+			if m.PID != cmd.Process.Pid && (command[0] != "systemd-notify" || m.PID != os.Getpid()) {
+				t.Errorf("sender %d is neither the client %d nor its parent", m.PID, cmd.Process.Pid)
+			}
+		})
+	}
+}
+
+// TestDescriptorsAreClosed sends a descriptor along, as BARRIER=1 does: the sender
+// learns from its pipe that everything before has been handled.
+func TestDescriptorsAreClosed(t *testing.T) {
+	s, got := serve(t)
+	c, err := Dial(s.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	if err := unix.Sendmsg(c.fd, []byte("BARRIER=1"), unix.UnixRights(pipe[1], pipe[1], pipe[1]), c.addr, 0); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(pipe[1])
+	await(t, got)
+	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil { // blocks until the last copy is closed
+		t.Errorf("read %d, %v; want end-of-file", n, err)
+	}
+}
+
+func TestNilClientDropsEverything(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	c, err := FromEnvironment()
+	if c != nil || err != nil {
+		t.Fatalf("%v, %v", c, err)
+	}
+	if err := c.Send("READY=1"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBadNameIsRefused(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "relative")
+	if _, err := FromEnvironment(); err == nil {
+		t.Error("a relative name was taken")
+	}
+}
+
+func FuzzGet(f *testing.F) {
+	f.Add("READY=1\nSTATUS=x", "STATUS")
+	f.Add("\n=\n==", "")
+	f.Fuzz(func(t *testing.T, text, key string) {
+		v, ok := Message{Text: text}.Get(key)
+		if ok && !strings.Contains(text, key+"="+v) {
+			t.Errorf("%q is not in %q", key+"="+v, text)
+		}
+	})
+}
