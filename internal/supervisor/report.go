@@ -90,7 +90,7 @@ func (s *Supervisor) report() {
 	}
 	if status != s.status {
 		s.status = status
-		_ = s.upstream.Send(status)
+		_ = s.upstream.SendWait(status)
 	}
 }
 

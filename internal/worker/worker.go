@@ -67,8 +67,7 @@ func Run(ctx context.Context, version string) error {
 		w.fail(err)
 		return err
 	}
-	defer w.unload()
-	return w.serve(ctx)
+	return w.serve(ctx) // the models end with the process: a run may still be in one of them
 }
 
 // identity is which worker this is.
@@ -129,14 +128,6 @@ func (w *worker) load() error {
 		}
 	}
 	return err
-}
-
-// unload frees models and engine, in that order.
-func (w *worker) unload() {
-	w.models.Close()
-	if err := w.engine.Close(); err != nil {
-		w.log.Warn("engine not closed", "err", err)
-	}
 }
 
 // listen makes the HTTP server and its listeners.

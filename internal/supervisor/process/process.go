@@ -57,7 +57,7 @@ func (e Exit) String() string {
 
 // Start starts the process in a session of its own, with /dev/null as input.
 func Start(spec Spec) (*Process, error) {
-	step, err := json.Marshal(stepOrder{Path: spec.Path, Args: spec.Args, Sockets: true, Limits: spec.Limits})
+	step, err := json.Marshal(stepOrder{Path: spec.Path, Args: spec.Args, Keep: 3 + len(spec.Descriptors), Limits: spec.Limits})
 	if err != nil {
 		return nil, err
 	}

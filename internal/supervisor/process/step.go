@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"strconv"
@@ -21,7 +22,7 @@ const StepName = "preforkd-exec"
 type stepOrder struct {
 	Path    string   `json:"path"`
 	Args    []string `json:"args"`
-	Sockets bool     `json:"sockets"` // set LISTEN_PID
+	Keep    int      `json:"keep"` // descriptors below this are the worker's
 	Limits  Limits   `json:"limits"`
 }
 
@@ -41,10 +42,10 @@ func RunStep(args []string) error {
 	if err := limitFiles(order.Limits.OpenFiles); err != nil {
 		return err
 	}
-	env := os.Environ()
-	if order.Sockets {
-		env = append(without(env, "LISTEN_PID"), "LISTEN_PID="+strconv.Itoa(os.Getpid()))
-	}
+	// Whoever started the supervisor may have left descriptors open in it. Before Linux
+	// 5.11 (close_range(2)) they stay.
+	_ = unix.CloseRange(uint(order.Keep), math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	env := append(without(os.Environ(), "LISTEN_PID"), "LISTEN_PID="+strconv.Itoa(os.Getpid()))
 	path, err := exec.LookPath(order.Path)
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return fmt.Errorf("start worker: %w", err)

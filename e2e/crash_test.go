@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/testkit"
+)
+
+// pythonWorker writes a worker that is not ours: a Python program that knows only
+// systemd's protocol. body may call notify("READY=1").
+func pythonWorker(t *testing.T, body string) string {
+	t.Helper()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("skipped: python3 is not installed")
+	}
+	return program(t, `#!/usr/bin/env python3
+import os, signal, socket, sys, time
+def notify(text):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.sendto(text.encode(), "\0" + os.environ["NOTIFY_SOCKET"][1:])
+`+body)
+}
+
+// TestCrashesLeaveNothingBehind kills workers a hundred times: descriptors, threads and
+// children of the supervisor are as many as before, and no zombie is left.
+func TestCrashesLeaveNothingBehind(t *testing.T) {
+	s := testkit.Start(t, testkit.Options{Set: []string{"worker.max_crashes=1000", "worker.crash_window=1ms"}})
+	before := testkit.Descriptors(t, s.PID)
+	for i := range times(100, 500) {
+		n := s.Reports()
+		kill(t, s.Workers()[i%2], syscall.SIGKILL)
+		n = s.AwaitAfter(n, "STATUS=1 of 2 workers ready")
+		s.AwaitAfter(n, "STATUS=2 of 2 workers ready")
+	}
+	if after := testkit.Descriptors(t, s.PID); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+	if got := s.Workers(); len(got) != 2 {
+		t.Errorf("children %v", got)
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", s.PID))
+	if err != nil || len(threads) > 24 {
+		t.Errorf("%d threads, %v", len(threads), err)
+	}
+	s.Signal(syscall.SIGTERM)
+	if status := s.Wait(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// TestFailedSlotLeavesTheOthersServing uses up one slot's budget: the other serves on.
+func TestFailedSlotLeavesTheOthersServing(t *testing.T) {
+	s := testkit.Start(t, testkit.Options{Set: []string{"worker.max_crashes=2", "worker.crash_window=10m"}})
+	keep := s.Workers()[0]
+	for range 3 {
+		var victim int
+		if err := testkit.Await(func() bool {
+			for _, pid := range s.Workers() {
+				if pid != keep {
+					victim = pid
+				}
+			}
+			return victim != 0
+		}); err != nil {
+			t.Fatal(err)
+		}
+		n := s.Reports()
+		kill(t, victim, syscall.SIGKILL)
+		if n = s.AwaitAfter(n, "STATUS=1 of 2 workers ready"); strings.Contains(s.LogText(), "slot failed") {
+			break
+		}
+		s.AwaitAfter(n, "STATUS=2 of 2 workers ready")
+	}
+	if !strings.Contains(s.LogText(), "slot failed") {
+		t.Fatalf("the slot has not failed:\n%s", s.LogText())
+	}
+	for range 10 {
+		if status, body := get(t, s.URL+"/readyz"); status != 200 {
+			t.Fatalf("%d: %s", status, body)
+		}
+	}
+	kill(t, keep, syscall.SIGKILL) // its own budget is untouched
+	n := s.AwaitAfter(0, "STATUS=0 of 2 workers ready")
+	s.AwaitAfter(n, "STATUS=1 of 2 workers ready")
+}
+
+// TestNothingCanBeBroughtBack ends with the last worker's own words.
+func TestNothingCanBeBroughtBack(t *testing.T) {
+	command := pythonWorker(t, `
+notify("READY=1")
+print("the last words", file=sys.stderr)
+sys.exit(9)
+`)
+	s := testkit.Launch(t, testkit.Options{Set: []string{"worker.command=" + command, "worker.max_crashes=2", "worker.crash_window=10m"}})
+	if status := s.Wait(); status != ipc.ExitUnavailable {
+		t.Errorf("exit status %d", status)
+	}
+	if text := s.LogText(); !strings.Contains(text, "the last words\n") || !strings.Contains(text, "worker.max_crashes (2)") {
+		t.Errorf("%s", text)
+	}
+}
+
+// TestOneDeadStarterDoesNotEndTheService: of the first workers, one cannot start.
+func TestOneDeadStarterDoesNotEndTheService(t *testing.T) {
+	command := pythonWorker(t, `
+if os.environ["PREFORKD_SLOT"] == "0" and not os.path.exists(__file__ + ".second"):
+    open(__file__ + ".second", "w").close()
+    sys.exit("stillborn")
+notify("READY=1")
+time.sleep(1000)
+`)
+	s := testkit.Launch(t, testkit.Options{Set: []string{"worker.command=" + command}})
+	s.Await("READY=1")
+	s.Await("STATUS=2 of 2 workers ready")
+	if !strings.Contains(s.LogText(), "stillborn") {
+		t.Errorf("%s", s.LogText())
+	}
+}
+
+// TestStoppedHeartbeat stops a worker's scheduler: it is replaced.
+func TestStoppedHeartbeat(t *testing.T) {
+	s := testkit.Start(t, testkit.Options{Set: []string{"timeouts.heartbeat=500ms"}})
+	n := s.Reports()
+	kill(t, s.Workers()[0], syscall.SIGSTOP)
+	n = s.AwaitAfter(n, "STATUS=1 of 2 workers ready")
+	s.AwaitAfter(n, "STATUS=2 of 2 workers ready")
+	if text := s.LogText(); !strings.Contains(text, "timeouts.heartbeat") {
+		t.Errorf("the log does not name the clock:\n%s", text)
+	}
+}

@@ -1,0 +1,27 @@
+package machine
+
+import (
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestReadAgreesWithTheSystem compares with nproc(1) and /proc/meminfo's reader free(1).
+func TestReadAgreesWithTheSystem(t *testing.T) {
+	got, err := Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("nproc").Output()
+	if err != nil {
+		t.Skipf("skipped: nproc: %v", err)
+	}
+	want, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil || got.Cores != want {
+		t.Errorf("%d cores, nproc says %d (%v)", got.Cores, want, err)
+	}
+	if got.Available < 1<<20 {
+		t.Errorf("%d bytes available", got.Available)
+	}
+}

@@ -1,0 +1,339 @@
+package testkit
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"preforkd/internal/ipc/notify"
+)
+
+// Limit is how long a test waits for an event that must come.
+const Limit = 60 * time.Second
+
+// Service is a running supervisor.
+type Service struct {
+	t       testing.TB
+	PID     int
+	URL     string // of the first TCP listener
+	Log     string // path of its log
+	cmd     *exec.Cmd
+	ended   chan struct{}
+	endErr  error
+	seen    map[int]bool // workers that were seen, to look for them afterwards
+	reports *reports
+	out     *bufio.Reader
+	pipe    io.Closer
+}
+
+// reports are the messages that a supervisor sent to its NOTIFY_SOCKET.
+type reports struct {
+	mu    sync.Mutex // guards texts
+	cond  *sync.Cond
+	texts []string
+	ended bool
+}
+
+// Options say what to start. The zero value serves the four digit models with two
+// workers on a port of the kernel's choice.
+type Options struct {
+	Models  string   // directory; empty: the repository's
+	Workers int      // 0: 2
+	Listen  []string // empty: 127.0.0.1:0
+	Config  string   // text of a configuration file; empty: none
+	Set     []string // further settings, KEY=VALUE
+	Env     []string // further variables
+	Cache   string   // empty: one for all tests
+}
+
+// Command returns the command line that o stands for.
+func (o Options) Command(t testing.TB) *exec.Cmd {
+	t.Helper()
+	if o.Models == "" {
+		o.Models = filepath.Join(Root(t), "models")
+	}
+	if o.Workers == 0 {
+		o.Workers = 2
+	}
+	if len(o.Listen) == 0 {
+		o.Listen = []string{"127.0.0.1:0"}
+	}
+	if o.Cache == "" {
+		o.Cache = filepath.Join(Root(t), ".cache", "test-models")
+	}
+	args := []string{"serve", "--models", o.Models, "--workers", strconv.Itoa(o.Workers), "--set", "cache.dir=" + o.Cache, "--set", "admin=off"}
+	if o.Config != "" {
+		file := filepath.Join(t.TempDir(), "preforkd.yaml")
+		if err := os.WriteFile(file, []byte(o.Config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "-c", file)
+	}
+	for _, l := range o.Listen {
+		args = append(args, "--listen", l)
+	}
+	for _, s := range o.Set {
+		args = append(args, "--set", s)
+	}
+	cmd := exec.Command(filepath.Join(Programs(t), "preforkd"), args...)
+	cmd.Env = append(os.Environ(), "GOTRACEBACK=all")
+	cmd.Env = append(cmd.Env, o.Env...)
+	return cmd
+}
+
+// Start starts a service and waits until it is ready.
+func Start(t testing.TB, o Options) *Service {
+	t.Helper()
+	s := Launch(t, o)
+	s.Await("READY=1")
+	line, err := s.out.ReadString('\n')
+	if err != nil {
+		t.Fatalf("read the ready line: %v", err)
+	}
+	if _, rest, ok := strings.Cut(line, "http://"); ok {
+		s.URL = "http://" + strings.Fields(rest)[0]
+	}
+	s.Workers()
+	return s
+}
+
+// Launch starts a service and does not wait. When the test ends the service is killed
+// if it still runs, and nothing of it may be left.
+func Launch(t testing.TB, o Options) *Service {
+	t.Helper()
+	return LaunchCommand(t, o.Command(t))
+}
+
+// LaunchCommand is Launch for a command line of the test's own.
+func LaunchCommand(t testing.TB, cmd *exec.Cmd) *Service {
+	t.Helper()
+	r := &reports{}
+	r.cond = sync.NewCond(&r.mu)
+	server, err := notify.Listen(func(m notify.Message) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.texts = append(r.texts, m.Text)
+		r.cond.Broadcast()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.CreateTemp(t.TempDir(), "log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+server.Name())
+	if cmd.Stderr == nil {
+		cmd.Stderr = log
+	}
+	s := &Service{t: t, Log: log.Name(), cmd: cmd, ended: make(chan struct{}), seen: map[int]bool{}, reports: r}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.pipe, s.out = read, bufio.NewReader(read)
+	cmd.Stdout = write
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	s.PID = cmd.Process.Pid
+	go func() { // ends with the supervisor
+		s.endErr = cmd.Wait()
+		r.mu.Lock()
+		r.ended = true
+		r.cond.Broadcast()
+		r.mu.Unlock()
+		close(s.ended)
+	}()
+	t.Cleanup(func() {
+		s.cleanup()
+		server.Close()
+	})
+	return s
+}
+
+func (s *Service) cleanup() {
+	select {
+	case <-s.ended:
+	default:
+		s.Workers()
+		s.Signal(syscall.SIGTERM)
+		s.Wait()
+	}
+	s.pipe.Close()
+	for pid := range s.seen {
+		if Await(func() bool { return !alive(pid) }) != nil {
+			s.t.Errorf("worker %d is left behind", pid)
+		}
+	}
+	if s.t.Failed() {
+		if data, err := os.ReadFile(s.Log); err == nil {
+			if len(data) > 20000 {
+				data = data[len(data)-20000:]
+			}
+			s.t.Logf("log of the service:\n%s", data)
+		}
+	}
+}
+
+// alive tells whether pid runs; a zombie of somebody else's counts as ended.
+func alive(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(data), ") ")
+	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+}
+
+// Await polls until cond holds, for what the kernel does and reports to nobody.
+func Await(cond func() bool) error {
+	deadline := time.Now().Add(Limit)
+	for !cond() {
+		if time.Now().After(deadline) {
+			return errors.New("it did not come about")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// Await waits until the supervisor has sent a message with line in it, ever.
+func (s *Service) Await(line string) {
+	s.t.Helper()
+	s.AwaitAfter(0, line)
+}
+
+// Reports returns how many messages the supervisor has sent, for AwaitAfter.
+func (s *Service) Reports() int {
+	s.reports.mu.Lock()
+	defer s.reports.mu.Unlock()
+	return len(s.reports.texts)
+}
+
+// AwaitAfter waits until one of the messages from number n on has line in it, and
+// returns the number of the one after.
+func (s *Service) AwaitAfter(n int, line string) int {
+	s.t.Helper()
+	r := s.reports
+	late := time.AfterFunc(Limit, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.cond.Broadcast()
+	})
+	defer late.Stop()
+	deadline := time.Now().Add(Limit)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := n; ; i++ {
+		for i >= len(r.texts) {
+			if r.ended || time.Now().After(deadline) {
+				s.t.Fatalf("the supervisor did not report %q (ended: %v); it said %q", line, r.ended, r.texts)
+			}
+			r.cond.Wait()
+		}
+		for l := range strings.SplitSeq(r.texts[i], "\n") {
+			if l == line {
+				return i + 1
+			}
+		}
+	}
+}
+
+// Workers returns the process ids of the running workers.
+func (s *Service) Workers() []int {
+	s.t.Helper()
+	pids := Children(s.t, s.PID)
+	for _, pid := range pids {
+		s.seen[pid] = true
+	}
+	return pids
+}
+
+// Children returns the children of pid, from all its threads.
+func Children(t testing.TB, pid int) []int {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for f := range strings.FieldsSeq(string(data)) {
+			child, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, child)
+		}
+	}
+	return pids
+}
+
+// Descriptors returns how many descriptors pid holds.
+func Descriptors(t testing.TB, pid int) int {
+	t.Helper()
+	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
+}
+
+// Signal sends sig to the supervisor.
+func (s *Service) Signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.t.Error(err)
+	}
+}
+
+// Wait waits until the supervisor has ended and returns its exit status, -1 if a
+// signal ended it.
+func (s *Service) Wait() int {
+	s.t.Helper()
+	select {
+	case <-s.ended:
+	case <-time.After(Limit):
+		s.t.Errorf("the supervisor does not end; it is killed")
+		_ = s.cmd.Process.Kill()
+		<-s.ended
+	}
+	return s.cmd.ProcessState.ExitCode()
+}
+
+// Line returns the next line of standard output.
+func (s *Service) Line() string {
+	s.t.Helper()
+	line, err := s.out.ReadString('\n')
+	if err != nil {
+		s.t.Fatalf("read standard output: %v", err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+// LogText returns the log so far: standard error of the supervisor.
+func (s *Service) LogText() string {
+	s.t.Helper()
+	data, err := os.ReadFile(s.Log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(data)
+}
