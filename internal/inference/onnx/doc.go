@@ -1,0 +1,15 @@
+// Package onnx runs models with ONNX Runtime, through the only import of its Go
+// binding. It implements inference.Engine and inference.Model.
+//
+// The worker's programs open the engine; inference/repository loads models with it.
+// It never looks for models, never downloads a library, never logs (what ONNX
+// Runtime reports comes back as errors) and keeps nothing of a caller's tensors.
+//
+// A model copies values into memory of its own, which is pinned because ONNX Runtime
+// holds pointers to it from call to call, and binds it once for each combination of
+// input shapes. A shape met before costs no allocation: see binding.go. Outputs whose
+// shape only the run itself can tell are allocated by ONNX Runtime: see trust.
+//
+// Every session has one thread, the caller's. Engine's methods may be called from any
+// goroutine; a Model belongs to one at a time, and different Models run side by side.
+package onnx

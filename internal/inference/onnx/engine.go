@@ -1,0 +1,116 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"preforkd/internal/inference"
+	"preforkd/internal/ipc"
+)
+
+// environment is what the binding allows once in a process. It guards its state, and
+// with it every call of the binding that is not about one model.
+var environment struct {
+	sync.Mutex
+	open   bool
+	models int // loaded and not closed
+}
+
+type engine struct {
+	version string
+}
+
+// Open loads ONNX Runtime from the shared library at path, or in the dynamic loader's
+// places when path is a bare name. A process has at most one open engine. A library
+// that is missing, unusable or too old is an *ipc.Failure.
+func Open(library string) (inference.Engine, error) {
+	environment.Lock()
+	defer environment.Unlock()
+	if environment.open {
+		return nil, errors.New("open ONNX Runtime: it is open already")
+	}
+	if strings.Contains(library, "/") {
+		// The dynamic loader's own words for this are longer and name the path twice.
+		if err := regular(library); err != nil {
+			return nil, unavailable(library, err)
+		}
+	}
+	ort.SetSharedLibraryPath(library)
+	if err := ort.InitializeEnvironment(ort.WithLogLevelFatal()); err != nil {
+		return nil, unavailable(library, loaderError(err))
+	}
+	if err := ort.DisableTelemetry(); err != nil {
+		return nil, errors.Join(unavailable(library, err), ort.DestroyEnvironment())
+	}
+	environment.open = true
+	return &engine{version: ort.GetVersion()}, nil
+}
+
+// Platform implements inference.Engine.
+func (e *engine) Platform() string { return "onnxruntime_onnx" }
+
+// Version implements inference.Engine.
+func (e *engine) Version() string { return e.version }
+
+// Load implements inference.Engine.
+func (e *engine) Load(path string) (inference.Model, error) {
+	environment.Lock()
+	defer environment.Unlock()
+	if !environment.open {
+		return nil, errors.New("the engine is closed")
+	}
+	m, err := load(path)
+	if err != nil {
+		return nil, err
+	}
+	environment.models++
+	return m, nil
+}
+
+// Close implements inference.Engine. With models that are still open it is an error
+// and changes nothing: unloading the library under them would end the process.
+func (e *engine) Close() error {
+	environment.Lock()
+	defer environment.Unlock()
+	if !environment.open {
+		return errors.New("close ONNX Runtime: it is not open")
+	}
+	if environment.models > 0 {
+		return fmt.Errorf("close ONNX Runtime: %d models are still open", environment.models)
+	}
+	environment.open = false
+	return ort.DestroyEnvironment()
+}
+
+// regular returns an error unless path is a file that can be read.
+func regular(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return errors.Unwrap(err) // without the path: callers have named it
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	switch info, err := f.Stat(); {
+	case err != nil:
+		return errors.Unwrap(err)
+	case info.IsDir():
+		return errors.New("it is a directory")
+	case info.Mode().IsRegular() && info.Size() == 0:
+		return errors.New("the file is empty")
+	}
+	return nil
+}
+
+func unavailable(library string, err error) error {
+	return &ipc.Failure{
+		Exit: ipc.ExitUnavailable,
+		What: fmt.Sprintf("load ONNX Runtime from %s: %v", library, err),
+		Try: "run make, or set inference.library or ONNXRUNTIME to a libonnxruntime.so" +
+			" of version 1.24 or later",
+		Err: err,
+	}
+}
