@@ -109,7 +109,7 @@ func (d *decoder) mapping(key string, node ast.Node, v reflect.Value, s spec) {
 // entry writes one entry of a map.
 func (d *decoder) entry(key, name string, e *ast.MappingValueNode, v reflect.Value) {
 	if name == "" {
-		d.report(at(e.Key), key, "is an empty name")
+		d.report(at(e.Key), key, "is an empty name; write one")
 		return
 	}
 	n := reflect.New(v.Type().Elem()).Elem()

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"io"
 	"maps"
 	"reflect"
@@ -31,7 +32,7 @@ func (p *printer) section(v reflect.Value, prefix, indent string) {
 		key := prefix + f.name
 		switch f.spec.use {
 		case inline:
-			p.secret(key, indent+f.name)
+			p.secret(key, f.name, indent)
 		case plain:
 			p.value(v.Field(f.index), key, indent+f.name, indent)
 		case byFile: // written with the secret's own key
@@ -51,20 +52,20 @@ func (p *printer) value(v reflect.Value, key, head, indent string) {
 			p.value(names(v)[k], key+"."+k, indent+"  "+word(k), indent+"  ")
 		}
 	default:
-		p.WriteString(head + ": " + flowText(v) + " # " + p.origin(key) + "\n")
+		p.WriteString(head + ": " + p.flow(v, key) + " # " + p.origin(key) + "\n")
 	}
 }
 
 // secret writes where a secret is, never what it is.
-func (p *printer) secret(key, head string) {
+func (p *printer) secret(key, name, indent string) {
 	s, ok := p.secrets[key]
 	switch {
 	case !ok:
-		p.WriteString("# " + head + ": not set\n")
+		p.WriteString(indent + "# " + name + ": not set\n")
 	case s.credential:
-		p.WriteString("# " + head + ": redacted, " + p.origin(key) + "\n")
+		p.WriteString(indent + "# " + name + ": redacted, " + p.origin(key) + "\n")
 	default:
-		p.WriteString(head + fileSuffix + ": " + word(s.path) + " # " + p.origin(key) + "\n")
+		p.WriteString(indent + name + fileSuffix + ": " + word(s.path) + " # " + p.origin(key) + "\n")
 	}
 }
 
@@ -93,25 +94,32 @@ func names(v reflect.Value) map[string]reflect.Value {
 	return all
 }
 
-// flowText returns a value in YAML's flow style.
-func flowText(v reflect.Value) string {
+// flow returns a value in YAML's flow style, which lists are written in.
+func (p *printer) flow(v reflect.Value, key string) string {
 	var parts []string
 	switch shapeOf(v.Type()) {
 	case list:
 		for i := range v.Len() {
-			parts = append(parts, flowText(v.Index(i)))
+			parts = append(parts, p.flow(v.Index(i), fmt.Sprintf("%s[%d]", key, i)))
 		}
 		return "[" + strings.Join(parts, ", ") + "]"
 	case section:
 		for _, f := range fieldsOf(v.Type()) {
-			if f.spec.use == plain {
-				parts = append(parts, f.name+": "+flowText(v.Field(f.index)))
+			below := key + "." + f.name
+			switch f.spec.use {
+			case plain:
+				parts = append(parts, f.name+": "+p.flow(v.Field(f.index), below))
+			case byFile:
+				if s, ok := p.secrets[strings.TrimSuffix(below, fileSuffix)]; ok {
+					parts = append(parts, f.name+": "+word(s.path))
+				}
+			case inline:
 			}
 		}
 		return "{" + strings.Join(parts, ", ") + "}"
 	case named:
 		for _, k := range slices.Sorted(maps.Keys(names(v))) {
-			parts = append(parts, word(k)+": "+flowText(names(v)[k]))
+			parts = append(parts, word(k)+": "+p.flow(names(v)[k], key+"."+k))
 		}
 		return "{" + strings.Join(parts, ", ") + "}"
 	case leaf:
@@ -140,4 +148,3 @@ func word(s string) string {
 // quoted returns s in YAML's double quotes, whose escapes are those of Go less \x
 // of bytes, which valid UTF-8 never needs above 0x7f.
 func quoted(s string) string { return strconv.Quote(s) }
-
