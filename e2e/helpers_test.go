@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,4 +112,12 @@ func run(t testing.TB, name string, args ...string) (out string, status int) {
 		t.Fatal(err)
 	}
 	return string(data), cmd.ProcessState.ExitCode()
+}
+
+// exitStatus returns the status with which a command ended, in digits.
+func exitStatus(err error) string {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return strconv.Itoa(exit.ExitCode())
+	}
+	return err.Error()
 }

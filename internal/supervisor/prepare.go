@@ -40,7 +40,10 @@ func (s *Supervisor) prepare() error {
 	if err := s.absolute(); err != nil {
 		return err
 	}
-	models, err := cache.Collect(cache.Options{Models: s.cfg.Models, Cache: s.cfg.Cache.Dir, Decode: config.Decode})
+	models, err := cache.Collect(cache.Options{
+		Models: s.cfg.Models, Cache: s.cfg.Cache.Dir, Decode: config.Decode,
+		Shared: filepath.Dir(s.cfg.Cache.Dir) == "/var/tmp",
+	})
 	if err != nil {
 		return err
 	}

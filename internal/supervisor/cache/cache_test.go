@@ -208,3 +208,35 @@ func TestRefusals(t *testing.T) {
 		t.Error(f)
 	}
 }
+
+func TestSharedPlaceIsNotTrusted(t *testing.T) {
+	p := places(t)
+	collect := func() error {
+		_, err := Collect(Options{Models: p.models, Cache: p.cache, Shared: true, Decode: config.Decode})
+		return err
+	}
+	if err := collect(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(p.cache); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+	if err := collect(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(p.cache, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := collect(); ipc.ExitStatus(err) != ipc.ExitPermission {
+		t.Errorf("writable by all: %v", err)
+	}
+	if err := os.Rename(p.cache, p.cache+"2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(p.cache+"2", p.cache); err != nil {
+		t.Fatal(err)
+	}
+	if err := collect(); ipc.ExitStatus(err) != ipc.ExitPermission {
+		t.Errorf("a link: %v", err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"preforkd/internal/ipc"
 )
@@ -20,6 +21,9 @@ const ModelFileName = "model.onnx"
 type Options struct {
 	Models string // the model directory
 	Cache  string // the cache directory; made when absent
+	// Shared says that the cache lies where anybody may make directories, such as
+	// /var/tmp: it must then be this user's alone.
+	Shared bool
 	// Decode reads a model's config.yaml; its error names file and line.
 	Decode func(file string, data []byte, into any) error
 }
@@ -45,6 +49,11 @@ func Collect(o Options) (*Collection, error) {
 	entries, err := os.ReadDir(o.Models)
 	if err != nil {
 		return nil, modelsFailure(o.Models, err)
+	}
+	if o.Shared {
+		if err := ownDirectory(o.Cache); err != nil {
+			return nil, err
+		}
 	}
 	if err := os.MkdirAll(filepath.Join(o.Cache, "models"), 0o755); err != nil {
 		return nil, cacheFailure(o.Cache, err)
@@ -80,6 +89,29 @@ func Collect(o Options) (*Collection, error) {
 		}
 	}
 	return c, nil
+}
+
+// ownDirectory makes dir, or checks that it is a directory of this user that nobody
+// else may write: a stranger could put models there.
+func ownDirectory(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err == nil || !errors.Is(err, fs.ErrExist) {
+		if err != nil {
+			return cacheFailure(dir, err)
+		}
+		return nil
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return cacheFailure(dir, err)
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	if !st.IsDir() || !ok || int(owner.Uid) != os.Getuid() || st.Mode().Perm()&0o022 != 0 {
+		return &ipc.Failure{
+			Exit: ipc.ExitPermission, What: "model cache: " + dir + " is not a directory that only this user may write",
+			Try: "set cache.dir to a directory of this user",
+		}
+	}
+	return nil
 }
 
 // find chooses the version of the model in dir.
