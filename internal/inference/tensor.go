@@ -44,6 +44,15 @@ func (t *Tensor) Reset(dt DataType, shape []int64) error {
 	return nil
 }
 
+// Trim frees t's memory if it is larger than limit bytes; then t is empty. It keeps a
+// reused tensor from holding for ever what one large value once needed.
+func (t *Tensor) Trim(limit int) {
+	if cap(t.words)*8 > limit {
+		t.words, t.bytes = nil, 0
+		t.Shape = append(t.Shape[:0], 0)
+	}
+}
+
 func (t *Tensor) grow(bytes int) {
 	words := (bytes + 7) / 8
 	if words > cap(t.words) {

@@ -47,6 +47,25 @@ func TestTensorReusesMemory(t *testing.T) {
 	}
 }
 
+func TestTrimKeepsSmallMemory(t *testing.T) {
+	var x Tensor
+	shape := []int64{8}
+	if err := x.Reset(Int64, shape); err != nil {
+		t.Fatal(err)
+	}
+	x.Trim(64)
+	if len(x.Int64s()) != 8 {
+		t.Error("a tensor of 64 bytes was trimmed to 64 bytes and lost them")
+	}
+	x.Trim(63)
+	if n, err := Elements(x.Shape); n != 0 || err != nil || len(x.Raw()) != 0 {
+		t.Errorf("trimmed: shape %v, %d bytes", x.Shape, len(x.Raw()))
+	}
+	if err := x.Reset(Int64, shape); err != nil || len(x.Int64s()) != 8 {
+		t.Errorf("after Trim and Reset: %d elements, %v", len(x.Int64s()), err)
+	}
+}
+
 func TestCheckNamesTheInput(t *testing.T) {
 	info := TensorInfo{Name: "pixels", DataType: FP32, Shape: []int64{-1, 64}}
 	if err := info.Check(FP32, []int64{7, 64}); err != nil {
