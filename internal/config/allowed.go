@@ -13,7 +13,8 @@ type allowed struct {
 	from, to  int64  // of numbers
 }
 
-// parseAllowed reads a check tag, such as auto|1..1024, for values of type t.
+// parseAllowed reads a check tag, such as auto|1..1024, for values of type t:
+// text, or what Go holds as a whole number.
 func parseAllowed(t reflect.Type, tag string) []allowed {
 	var all []allowed
 	for alternative := range strings.SplitSeq(tag, "|") {
@@ -69,6 +70,18 @@ func (s spec) permits(v reflect.Value) error {
 		return errors.New("is too large")
 	}
 	return errors.New("is not allowed")
+}
+
+// lacks says whether v is a list that must not be empty, or a value that nobody
+// has set and that may not be used as it is.
+func (s spec) lacks(v reflect.Value) bool {
+	if s.def != "" || s.use != plain {
+		return false
+	}
+	if shapeOf(v.Type()) == list {
+		return s.nonempty && v.Len() == 0
+	}
+	return shapeOf(v.Type()) == leaf && v.IsZero() && s.permits(v) != nil
 }
 
 // nearest returns the allowed word that text resembles, or nothing.

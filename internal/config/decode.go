@@ -47,6 +47,9 @@ func newDecoder(file string, v reflect.Value) *decoder {
 func (d *decoder) decode(data []byte, v reflect.Value) {
 	top := d.parse(data)
 	if top == nil {
+		if len(d.problems) == 0 {
+			d.missing("", position{1, 1}, nil, v)
+		}
 		return
 	}
 	if _, ok := pairs(top); !ok {
@@ -76,8 +79,8 @@ func (d *decoder) mapping(key string, node ast.Node, v reflect.Value, s spec) {
 	if !ok {
 		if kindOf(node) != isNull { // a section whose settings are all commented out
 			d.wrongKind(key, node, v.Type(), s)
+			return
 		}
-		return
 	}
 	prefix := key
 	if prefix != "" {
@@ -102,6 +105,19 @@ func (d *decoder) mapping(key string, node ast.Node, v reflect.Value, s spec) {
 			d.entry(prefix+name, name, e, v)
 		} else {
 			d.field(prefix, name, e, v)
+		}
+	}
+	if shapeOf(v.Type()) == section {
+		d.missing(prefix, at(node), lines, v)
+	}
+}
+
+// missing reports settings that have no default and must have a value.
+func (d *decoder) missing(prefix string, p position, written map[string]int, v reflect.Value) {
+	for _, f := range fieldsOf(v.Type()) {
+		value := v.Field(f.index)
+		if written[f.name] == 0 && f.spec.lacks(value) {
+			d.report(p, prefix+f.name, "is missing; write "+wants(value.Type(), f.spec))
 		}
 	}
 }

@@ -48,8 +48,14 @@ func positionOf(t *token.Token) position {
 	return position{t.Position.Line, t.Position.Column}
 }
 
-// at returns where a node begins.
-func at(n ast.Node) position { return positionOf(n.GetToken()) }
+// at returns where a node begins. The parser's own answer for a section in block
+// style is its first colon.
+func at(n ast.Node) position {
+	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
+		return positionOf(m.Values[0].Key.GetToken())
+	}
+	return positionOf(n.GetToken())
+}
 
 // full says that there are so many problems that reading on is of no use.
 func (d *document) full() bool { return len(d.problems) > maxProblems }

@@ -20,6 +20,7 @@ type house struct {
 	Door   door               `yaml:"door"`
 	Waits  []time.Duration    `yaml:"waits" default:"1s,2s" check:"0|1s..1m"`
 	Marks  [][]string         `yaml:"marks"`
+	Scales []float32          `yaml:"scales"`
 	Other  string             `json:"other"` // no setting
 }
 
@@ -54,6 +55,7 @@ phones: {hall: "110", "no": x}
 limits: {a: [1, 2KiB]}
 waits: [0, 5s]
 marks: [[a], [b, c]]
+scales: [1, -0.5, 1e7, 16777216.0]
 `
 
 func houseValue() house {
@@ -68,6 +70,7 @@ func houseValue() house {
 		Limits: map[string][]Bytes{"a": {1, 2048}},
 		Waits:  []time.Duration{0, 5 * time.Second},
 		Marks:  [][]string{{"a"}, {"b", "c"}},
+		Scales: []float32{1, -0.5, 1e7, 1 << 24},
 	}
 }
 
@@ -108,6 +111,7 @@ door:
   open: false # default
 waits: [0s, 5s] # preforkd.yaml:13
 marks: [[a], [b, c]] # preforkd.yaml:14
+scales: [1, -0.5, 10000000, 16777216] # preforkd.yaml:15
 `
 	if text != want {
 		t.Errorf("got\n%s\nwant\n%s", text, want)
@@ -133,12 +137,14 @@ phones: {hall: [1]}
 limits: {a: [1, x]}
 waits: [0, 500ms]
 marks: [a]
+scales: [.nan, .inf, 1e99, x, "1"]
 Name: villa
 other: x
 `
 	want := `p:2:11: rooms[0].use: "play" is not allowed; write work or sleep
 p:3:10: rooms[1].lit: "1" is a number; write true or false
 p:4:5: rooms[1].colour: unknown key; known here are use, size, key, key_file, lit
+p:3:5: rooms[1].use: is missing; write work or sleep
 p:5:5: rooms[2]: is text; write settings below it, indented
 p:7:20: floors.ground.height: "10" is too large; write a number from 1 to 9
 p:8:3: floors.ground: is set twice, first in line 7; remove one
@@ -148,8 +154,13 @@ p:11:16: phones.hall: is a list; write text
 p:12:17: limits.a[1]: "x" is not a size; write a size, such as 16MiB
 p:13:12: waits[1]: "500ms" is not allowed; write 0 or a duration from 1s to 1m, such as 30s
 p:14:9: marks[0]: is text, not a list; write ["a"]
-p:15:1: Name: unknown key; did you mean name?
-p:16:1: other: unknown key; known here are name, rooms, floors, phones, limits, door, waits, marks`
+p:15:10: scales[0]: ".nan" is not a finite number; write a number
+p:15:16: scales[1]: ".inf" is not a finite number; write a number
+p:15:22: scales[2]: "1e99" is not a finite number; write a number
+p:15:28: scales[3]: "x" is not a finite number; write a number
+p:15:31: scales[4]: "1" is text; write a number
+p:16:1: Name: unknown key; did you mean name?
+p:17:1: other: unknown key; known here are name, rooms, floors, phones, limits, door, waits, marks, scales`
 	var h house
 	if got := withoutExcerpts(t, Decode("p", []byte(file), &h)); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -332,5 +343,32 @@ func TestSecretInAList(t *testing.T) {
 	want := "rooms: [{use: work, size: 20kB, lit: true}, {use: sleep, size: 20kB, key_file: " + word(key) + ", lit: true}] # "
 	if text := printed(g); !strings.Contains(text, want) || strings.Contains(text, "s3same") {
 		t.Errorf("got\n%s\nwant %s", text, want)
+	}
+}
+
+// A setting without a default, whose zero value is not allowed, must be written.
+func TestMissing(t *testing.T) {
+	type trunk struct {
+		Kind string   `yaml:"kind" check:"oak|ash"`
+		Tags []string `yaml:"tags" check:"nonempty"`
+		Age  int      `yaml:"age" default:"1" check:"1..9"`
+	}
+	missing := "p:1:1: kind: is missing; write oak or ash\np:1:1: tags: is missing; write a list, such as [a, b]"
+	tests := []struct{ name, in, want string }{
+		{"empty file", "", missing},
+		{"other settings", "age: 2\n", missing},
+		{"one of two", "tags: [x]\n", "p:1:1: kind: is missing; write oak or ash"},
+		{"wrong is not missing", "tags: []\nkind: elm\n", "p:1:7: tags: is empty; write a list, such as [a, b]\np:2:7: kind: \"elm\" is not allowed; write oak or ash"},
+		{"all", "tags: [x]\nkind: oak\n", ""},
+	}
+	for _, test := range tests {
+		var s trunk
+		if got := withoutExcerpts(t, Decode("p", []byte(test.in), &s)); got != test.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", test.name, got, test.want)
+		}
+	}
+	s := trunk{Kind: "ash", Tags: []string{"x"}}
+	if err := Decode("p", nil, &s); err != nil {
+		t.Errorf("what into holds already is missing: %v", err)
 	}
 }

@@ -124,7 +124,7 @@ func (p *printer) flow(v reflect.Value, key string) string {
 		return "{" + strings.Join(parts, ", ") + "}"
 	case leaf:
 	}
-	if v.CanInt() || v.Kind() == reflect.Bool { // no text of theirs needs quotes
+	if v.CanInt() || v.CanFloat() || v.Kind() == reflect.Bool { // their texts need no quotes
 		return leafText(v)
 	}
 	return word(leafText(v))

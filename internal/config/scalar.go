@@ -71,7 +71,7 @@ func fits(k kind, text string, v reflect.Value) bool {
 		return true // a wrong word is a wrong value
 	case isNumber:
 		_, err := parseInt(text)
-		return v.CanInt() || reads || v.Kind() == reflect.String && err == nil
+		return v.CanInt() || v.CanFloat() || reads || v.Kind() == reflect.String && err == nil
 	case isBool:
 		return v.Kind() == reflect.Bool
 	}

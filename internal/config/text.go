@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"strconv"
 	"strings"
@@ -111,6 +112,13 @@ func parseLeaf(v reflect.Value, text string) error {
 		n, err := parseInt(text)
 		v.SetInt(n)
 		return err
+	case reflect.Float32, reflect.Float64:
+		f, err := strconv.ParseFloat(text, v.Type().Bits())
+		if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+			return errors.New("is not a finite number")
+		}
+		v.SetFloat(f)
+		return nil
 	}
 	panic("config: no setting can be of type " + v.Type().String())
 }
@@ -137,6 +145,9 @@ func leafText(v reflect.Value) string {
 			panic(err) // none of our types can
 		}
 		return string(text)
+	}
+	if v.CanFloat() { // without an exponent, which not every reader of YAML takes for a number
+		return strconv.FormatFloat(v.Float(), 'f', -1, v.Type().Bits())
 	}
 	return fmt.Sprint(v.Interface())
 }
