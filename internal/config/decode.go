@@ -2,13 +2,11 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/token"
 )
 
 // decoder writes the tree of a document into structs.
@@ -128,6 +126,10 @@ func (d *decoder) entry(key, name string, e *ast.MappingValueNode, v reflect.Val
 		d.report(at(e.Key), key, "is an empty name; write one")
 		return
 	}
+	if err := checkString(name); err != nil {
+		d.report(at(e.Key), key, err.Error()+"; write another name")
+		return
+	}
 	n := reflect.New(v.Type().Elem()).Elem()
 	setDefaults(n, spec{})
 	d.value(key, e.Value, n, spec{})
@@ -142,7 +144,7 @@ func (d *decoder) field(prefix, name string, e *ast.MappingValueNode, v reflect.
 	fields := fieldsOf(v.Type())
 	i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
 	if i < 0 {
-		d.report(at(e.Key), prefix+name, "unknown key"+d.hint(prefix, name, fields))
+		d.report(at(e.Key), prefix+strings.Trim(quote(name), `"`), "unknown key"+d.hint(prefix, name, fields))
 		return
 	}
 	f := fields[i]
@@ -158,25 +160,6 @@ func (d *decoder) field(prefix, name string, e *ast.MappingValueNode, v reflect.
 	case plain:
 		d.value(prefix+name, e.Value, v.Field(f.index), f.spec)
 	}
-}
-
-// secretFrom reads the file that a secret's key with _file names.
-func (d *decoder) secretFrom(prefix, name string, node ast.Node, v reflect.Value) {
-	var path string
-	before := len(d.problems)
-	d.leaf(prefix+name, node, reflectOf(&path), spec{nonempty: true})
-	if len(d.problems) > before {
-		return
-	}
-	text, err := readSecret(path)
-	if err != nil {
-		d.report(at(node), prefix+name, err.Error())
-		return
-	}
-	v.SetString(text)
-	key := strings.TrimSuffix(prefix+name, fileSuffix)
-	d.places[key] = at(node)
-	d.secrets[key] = secretFile{path: path}
 }
 
 // hint says which key the operator may have meant.
@@ -250,7 +233,7 @@ func (d *decoder) wrongKind(key string, node ast.Node, t reflect.Type, s spec) {
 	case shapeOf(t) == list:
 		d.report(p, key, fmt.Sprintf("is %s, not a list; write [%s]", kind, quote(text)))
 	case t.Kind() == reflect.String:
-		d.report(p, key, fmt.Sprintf("is %s, not text; write %s in quotes", kind, text))
+		d.report(p, key, fmt.Sprintf("is %s, not text; write %s", kind, quote(text)))
 	default:
 		d.report(p, key, fmt.Sprintf("%s is %s; write %s", quote(text), kind, wants(t, s)))
 	}
@@ -271,49 +254,4 @@ func pairs(node ast.Node) ([]*ast.MappingValueNode, bool) {
 func keyName(n ast.Node) (string, bool) {
 	text, kind := scalar(n)
 	return text, kind < isMapping
-}
-
-// lastLine returns a line that no token of a node reaches beyond.
-func lastLine(n ast.Node) int {
-	last := 0
-	ast.Walk(lineFinder(func(t *token.Token) {
-		if t != nil {
-			last = max(last, positionOf(t).line+strings.Count(t.Origin, "\n"))
-		}
-	}), n)
-	return last
-}
-
-// lineFinder is an ast.Visitor.
-type lineFinder func(*token.Token)
-
-// Visit implements ast.Visitor.
-func (f lineFinder) Visit(n ast.Node) ast.Visitor {
-	f(n.GetToken())
-	return f
-}
-
-// secretFile says where a secret was read.
-type secretFile struct {
-	path       string
-	credential bool // below $CREDENTIALS_DIRECTORY, so that no setting names it
-}
-
-// readSecret returns the content of a secret's file, less the final line break
-// that editors add.
-func readSecret(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("read secret: %w", err)
-	}
-	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	if text == "" {
-		return "", fmt.Errorf("read secret: %s is empty", path)
-	}
-	return text, nil
-}
-
-// refuseInline says what to do instead of writing a secret.
-func refuseInline(key string) string {
-	return fmt.Sprintf("is a secret, which is not written here; put it into a file and name that in %s%s, or into $CREDENTIALS_DIRECTORY/%s", key, fileSuffix, key)
 }

@@ -52,8 +52,9 @@ func TestDocuments(t *testing.T) {
 		{"block text", "models: |\n  a\n", ""},
 		{"octal", "worker: {max_crashes: 010}\n", `p:1:23: worker.max_crashes: "010" is not written as a plain decimal number; write a number from 1 to 1000`},
 		{"fraction", "worker: {max_crashes: 1.5}\n", `p:1:23: worker.max_crashes: "1.5" is not a whole number; write a number from 1 to 1000`},
-		{"boolean in a list", "worker: {command: [a, true]}\n", `p:1:23: worker.command[1]: is a boolean, not text; write true in quotes`},
+		{"boolean in a list", "worker: {command: [a, true]}\n", `p:1:23: worker.command[1]: is a boolean, not text; write "true"`},
 		{"key in the wrong section", "http: {level: info}\n", "p:1:8: http.level: unknown key; did you mean log.level?"},
+		{"odd key", "\"a\\x1b\\n\": 1\n", `p:1:1: a\x1b\n: unknown key; known here are listen, workers, models, predict, worker, timeouts, http, inference, cache, admin, log`},
 		{"empty text", "models: \"\"\n", `p:1:9: models: "" is empty; write text that is not empty`},
 		{"65 levels", strings.Repeat("[", 65) + strings.Repeat("]", 65), "p:1:65: is nested more than 64 levels deep"},
 	}

@@ -67,7 +67,7 @@ func (g *loader) variables(env environment, flags []Flag) {
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) {
 			continue
 		}
-		text := fmt.Sprintf("environment %s: no such setting, ignored", name)
+		text := fmt.Sprintf("environment %s: no such setting, ignored", visible(name))
 		if n := nearest(name, known); n != "" {
 			text += "; did you mean " + n + "?"
 		}

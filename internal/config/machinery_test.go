@@ -133,6 +133,7 @@ floors:
   ground: {}
   top: [a]
   "": {}
+  "a\nb\0": {}
 phones: {hall: [1]}
 limits: {a: [1, x]}
 waits: [0, 500ms]
@@ -150,17 +151,18 @@ p:7:20: floors.ground.height: "10" is too large; write a number from 1 to 9
 p:8:3: floors.ground: is set twice, first in line 7; remove one
 p:9:8: floors.top: is a list; write settings below it, indented
 p:10:3: floors.: is an empty name; write one
-p:11:16: phones.hall: is a list; write text
-p:12:17: limits.a[1]: "x" is not a size; write a size, such as 16MiB
-p:13:12: waits[1]: "500ms" is not allowed; write 0 or a duration from 1s to 1m, such as 30s
-p:14:9: marks[0]: is text, not a list; write ["a"]
-p:15:10: scales[0]: ".nan" is not a finite number; write a number
-p:15:16: scales[1]: ".inf" is not a finite number; write a number
-p:15:22: scales[2]: "1e99" is not a finite number; write a number
-p:15:28: scales[3]: "x" is not a finite number; write a number
-p:15:31: scales[4]: "1" is text; write a number
-p:16:1: Name: unknown key; did you mean name?
-p:17:1: other: unknown key; known here are name, rooms, floors, phones, limits, door, waits, marks, scales`
+p:11:3: floors.a�b�: contains a control character; write another name
+p:12:16: phones.hall: is a list; write text
+p:13:17: limits.a[1]: "x" is not a size; write a size, such as 16MiB
+p:14:12: waits[1]: "500ms" is not allowed; write 0 or a duration from 1s to 1m, such as 30s
+p:15:9: marks[0]: is text, not a list; write ["a"]
+p:16:10: scales[0]: ".nan" is not a finite number; write a number
+p:16:16: scales[1]: ".inf" is not a finite number; write a number
+p:16:22: scales[2]: "1e99" is not a finite number; write a number
+p:16:28: scales[3]: "x" is not a finite number; write a number
+p:16:31: scales[4]: "1" is text; write a number
+p:17:1: Name: unknown key; did you mean name?
+p:18:1: other: unknown key; known here are name, rooms, floors, phones, limits, door, waits, marks, scales`
 	var h house
 	if got := withoutExcerpts(t, Decode("p", []byte(file), &h)); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -279,7 +281,7 @@ func TestEmptySecret(t *testing.T) {
 	var h house
 	g := newLoader(reflectOf(&h))
 	g.load(Sources{Env: []string{"CREDENTIALS_DIRECTORY=" + dir}})
-	want := "environment CREDENTIALS_DIRECTORY: door.code: read secret: " + path + " is empty"
+	want := "environment CREDENTIALS_DIRECTORY: door.code: read secret: " + path + " is empty; write the secret into it"
 	if got := said(&Error{g.problems}); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -72,17 +72,9 @@ func (p *printer) secret(key, name, indent string) {
 // origin returns where key is from, in one line.
 func (p *printer) origin(key string) string {
 	if o, ok := p.origins[key]; ok {
-		return strings.Map(oneLine, o)
+		return visible(o) // a line break would end the comment
 	}
 	return "default"
-}
-
-// oneLine keeps a comment from ending early.
-func oneLine(r rune) rune {
-	if r < ' ' || r == 0x7f {
-		return ' '
-	}
-	return r
 }
 
 // names returns the entries of a map with string keys.

@@ -24,15 +24,15 @@ type Problem struct {
 // String returns the problem in one line, followed by the excerpt, if any.
 func (p Problem) String() string {
 	var b strings.Builder
-	b.WriteString(p.Source)
+	b.WriteString(visible(p.Source))
 	if p.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
 	}
 	b.WriteString(": ")
 	if p.Key != "" {
-		b.WriteString(p.Key + ": ")
+		b.WriteString(visible(p.Key) + ": ")
 	}
-	b.WriteString(p.Text)
+	b.WriteString(visible(p.Text))
 	if p.Excerpt != "" {
 		b.WriteString("\n" + p.Excerpt)
 	}
@@ -53,6 +53,20 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// visible returns s with each character that would steer a terminal or begin a
+// line replaced by one that does not, so that a caret stays below its character.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '\ufffd'
+		}
+		return r
+	}, s)
+}
+
 // Width of an excerpt: a longer line is shown around the column.
 const (
 	excerptIndent = "    "
@@ -71,14 +85,6 @@ func excerpt(line string, column int) string {
 	if len(text) > at+excerptAfter {
 		text, tail = text[:at+excerptAfter], "..."
 	}
-	for i, r := range text {
-		switch {
-		case r == '\t': // one column, so that the caret stays below its character
-			text[i] = ' '
-		case unicode.IsControl(r) || !unicode.IsPrint(r): // it would steer the terminal
-			text[i] = '\ufffd'
-		}
-	}
-	return excerptIndent + head + string(text) + tail + "\n" +
+	return excerptIndent + head + visible(string(text)) + tail + "\n" +
 		excerptIndent + strings.Repeat(" ", len(head)+at) + "^"
 }
