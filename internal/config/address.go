@@ -176,7 +176,7 @@ func validHost(host string) bool {
 func parseFD(name string) (Address, error) {
 	// What FileDescriptorName= of systemd.socket(5) allows.
 	if name == "" || len(name) > 255 || strings.Contains(name, ":") {
-		return Address{}, errors.New("needs a name of 1 to 255 characters without a colon after fd:")
+		return Address{}, errors.New("needs a name after fd:, of 1 to 255 characters without a colon")
 	}
 	return Address{Network: "fd", Addr: name}, nil
 }

@@ -76,9 +76,9 @@ func TestParseAddressRefuses(t *testing.T) {
 		{"unix:/p?owner=a:", `has the owner "a:"; write owner=USER or owner=USER:GROUP`},
 		{"unix:/p?owner=a:b:c", `has the owner "a:b:c"; write owner=USER or owner=USER:GROUP`},
 		{"unix:/p?perm=0600", `has the unknown option "perm" (known are mode and owner)`},
-		{"fd:", "needs a name of 1 to 255 characters without a colon after fd:"},
-		{"fd:a:b", "needs a name of 1 to 255 characters without a colon after fd:"},
-		{"fd:" + strings.Repeat("n", 256), "needs a name of 1 to 255 characters without a colon after fd:"},
+		{"fd:", "needs a name after fd:, of 1 to 255 characters without a colon"},
+		{"fd:a:b", "needs a name after fd:, of 1 to 255 characters without a colon"},
+		{"fd:" + strings.Repeat("n", 256), "needs a name after fd:, of 1 to 255 characters without a colon"},
 	}
 	for _, test := range tests {
 		got, err := ParseAddress(test.in)
