@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -138,7 +139,9 @@ func TestUnixSocketModeAndTakeover(t *testing.T) {
 	first.Signal(syscall.SIGKILL)     // which leaves the file behind
 	first.Wait()
 	second := testkit.Start(t, o)
-	client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}}
 	defer client.CloseIdleConnections()
 	resp, err := client.Get("http://localhost/readyz")
 	if err != nil || resp.StatusCode != 200 {

@@ -40,11 +40,13 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		Version:         programVersion(),
 		HideVersion:     true,
 		HideHelpCommand: true,
-		Writer:          out,
-		ErrWriter:       errOut,
-		ExitErrHandler:  func(*cli.Context, error) {}, // main prints and exits
-		OnUsageError:    usageError,
-		Action:          noCommand,
+		// A list within one setting is separated by commas, and belongs together.
+		DisableSliceFlagSeparator: true,
+		Writer:                    out,
+		ErrWriter:                 errOut,
+		ExitErrHandler:            func(*cli.Context, error) {}, // main prints and exits
+		OnUsageError:              usageError,
+		Action:                    noCommand,
 		Commands: []*cli.Command{
 			serveCommand(out),
 			configCommand(out),

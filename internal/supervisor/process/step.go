@@ -20,10 +20,10 @@ const StepName = "preforkd-exec"
 
 // stepOrder is what the child is told, as its only argument.
 type stepOrder struct {
-	Path    string   `json:"path"`
-	Args    []string `json:"args"`
-	Keep    int      `json:"keep"` // descriptors below this are the worker's
-	Limits  Limits   `json:"limits"`
+	Path   string   `json:"path"`
+	Args   []string `json:"args"`
+	Keep   int      `json:"keep"` // descriptors below this are the worker's
+	Limits Limits   `json:"limits"`
 }
 
 // IsStep tells whether this process was started by Start and must call RunStep before
