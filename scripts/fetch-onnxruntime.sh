@@ -56,6 +56,8 @@ command -v npm >/dev/null || fail "npm, which downloads ONNX Runtime, is not ins
 	"apt-get install npm, or set ONNXRUNTIME=/path/libonnxruntime.so"
 
 mkdir -p "$folder"
+# What calls left that were killed; younger ones may be at work.
+find "$folder" -maxdepth 1 -name '.fetch.*' -mmin +60 -exec rm -rf {} +
 # On the file system of its destination, or the rename would be a copy.
 work=$(mktemp -d "$folder/.fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT

@@ -10,6 +10,10 @@
 // input shapes. A shape met before costs no allocation: see binding.go. Outputs whose
 // shape only the run itself can tell are allocated by ONNX Runtime: see trust.
 //
+// Files that are no models are errors. A file that was made to harm, or damaged in an
+// unlucky place, can still end the process inside ONNX Runtime: an abort, or a run
+// without end. What contains that is the worker's process and its clocks.
+//
 // Every session has one thread, the caller's. Engine's methods may be called from any
 // goroutine; a Model belongs to one at a time, and different Models run side by side.
 package onnx

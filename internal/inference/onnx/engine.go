@@ -93,7 +93,7 @@ func regular(path string) error {
 	if err != nil {
 		return errors.Unwrap(err) // without the path: callers have named it
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close() // nothing was written
 	switch info, err := f.Stat(); {
 	case err != nil:
 		return errors.Unwrap(err)

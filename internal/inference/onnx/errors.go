@@ -33,42 +33,49 @@ func loaderError(err error) error {
 	return err
 }
 
-// noise is what ONNX Runtime's messages contain that says nothing to whoever sent the
-// values or made the model: its source files with the function's signature, and advice
-// to change the model or its own source.
-var noise = regexp.MustCompile(
-	`(?:/\S+/)?[\w./]+\.(?:cc|h|cpp|hpp):\d+ (?:onnxruntime::|static |virtual |void |\w+::)[^()]*\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)?(?: \[with [^\]]*\])? ?` +
-		`|Non-zero status code returned while ` +
-		`|Please fix either the inputs/outputs or the model\.`)
+// source is where in its own source ONNX Runtime raised an error: a file and line, then
+// a function, as a name or with its whole signature. It says nothing to whoever sent
+// the values or made the model.
+var source = regexp.MustCompile(
+	`[\w./]+\.(?:cc|h|cpp|hpp):\d+ ` +
+		`(?:[^()]*onnxruntime::[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])? |\w+ )`)
 
-// tidy returns ONNX Runtime's message as one line without the noise.
+var (
+	prefixes = regexp.MustCompile(`^(?:Error running network: |Error loading temporary session: |Error creating C session from file: )+`)
+	inNode   = regexp.MustCompile(`Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: `)
+	advice   = strings.NewReplacer("Please fix either the inputs/outputs or the model.", "", " '':", ":")
+)
+
+// tidy returns ONNX Runtime's message as one line, without the binding's prefixes and
+// what only its developers can use.
 func tidy(err error) string {
-	text := noise.ReplaceAllString(err.Error(), "")
-	for _, prefix := range []string{
-		"Error running network: ",
-		"Error loading temporary session: ",
-		"Error creating C session from file: ",
-	} {
-		text = strings.TrimPrefix(text, prefix)
-	}
-	return strings.Join(strings.Fields(text), " ")
+	text := prefixes.ReplaceAllString(err.Error(), "")
+	text = source.ReplaceAllString(text, "")
+	text = inNode.ReplaceAllString(text, "operator $1 '$2': ")
+	return strings.Join(strings.Fields(advice.Replace(text)), " ")
 }
 
 // loadError is what is wrong with the file at path, without naming it.
 func loadError(path string, err error) error {
 	text := tidy(err)
 	text = strings.TrimPrefix(text, "Load model from "+path+" failed:")
+	if strings.HasPrefix(text, "Protobuf parsing failed") {
+		return errors.New("it is no ONNX model, or a part of one: Protobuf parsing failed")
+	}
 	return errors.New(strings.TrimSpace(strings.ReplaceAll(text, path, "the file")))
 }
 
 // runError is an error of a run. The binding drops ONNX Runtime's status codes, so the
 // text decides. A loaded graph that refuses to run does so because of the values or
-// their shape: an index out of bounds, sizes that do not fit together. The exception is
-// memory, which another request may find again.
+// their shape: an index out of bounds, sizes that do not fit together. The exceptions
+// are memory, which another request may find again, and what the binding cannot do.
 func runError(err error) error {
 	text := tidy(err)
-	for _, engine := range []string{"bad_alloc", "Failed to allocate memory", "out of memory"} {
-		if strings.Contains(text, engine) {
+	for _, ours := range []string{
+		"bad_alloc", "Failed to allocate memory", "out of memory",
+		"OrtValue shape verification failed", // an FP16 or BF16 output of a shape that is not as declared
+	} {
+		if strings.Contains(text, ours) {
 			return fmt.Errorf("run the model: %s", text)
 		}
 	}

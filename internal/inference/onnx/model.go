@@ -34,7 +34,7 @@ func load(path string) (*model, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer options.Destroy() //nolint:errcheck // it fails only on a second call
+	defer options.Destroy() // it fails only on a second call
 	m.session, err = ort.NewDynamicAdvancedSession(path, names(m.inputs), names(m.outputs), options)
 	if err != nil {
 		return nil, loadError(path, err)
@@ -52,7 +52,7 @@ func (m *model) describe(path string) error {
 	if err != nil {
 		return err
 	}
-	defer options.Destroy() //nolint:errcheck // it fails only on a second call
+	defer options.Destroy() // it fails only on a second call
 	if err := errors.Join(
 		options.SetGraphOptimizationLevel(ort.GraphOptimizationLevelDisableAll),
 		options.AddSessionConfigEntry("session.disable_prepacking", "1"),
@@ -69,7 +69,7 @@ func (m *model) describe(path string) error {
 	}
 	open := false // some input leaves its first dimension open
 	for _, i := range inputs {
-		info, err := describe("input", i)
+		info, err := tensorInfo("input", i)
 		if err != nil {
 			return err
 		}
@@ -77,7 +77,7 @@ func (m *model) describe(path string) error {
 		m.inputs = append(m.inputs, info)
 	}
 	for _, o := range outputs {
-		info, err := describe("output", o)
+		info, err := tensorInfo("output", o)
 		if err != nil {
 			return err
 		}
@@ -90,14 +90,18 @@ func (m *model) describe(path string) error {
 	return nil
 }
 
-func describe(kind string, i ort.InputOutputInfo) (inference.TensorInfo, error) {
+// tensorInfo is one input or output in the protocol's words, or why it cannot be carried.
+// The binding tells a shape that the model leaves open altogether as one without
+// dimensions: such an output works, such an input takes scalars only.
+func tensorInfo(kind string, i ort.InputOutputInfo) (inference.TensorInfo, error) {
 	if i.OrtValueType != ort.ONNXTypeTensor {
-		return inference.TensorInfo{}, fmt.Errorf("%s %q is no tensor: %s", kind, i.Name, i.OrtValueType)
+		return inference.TensorInfo{}, fmt.Errorf("%s %q is a %s, only tensors are supported",
+			kind, i.Name, strings.ToLower(strings.TrimPrefix(i.OrtValueType.String(), "ONNX_TYPE_")))
 	}
 	dt := dataType(i.DataType)
 	if dt == inference.Invalid {
 		return inference.TensorInfo{}, fmt.Errorf("%s %q has elements of type %s, which is not supported",
-			kind, i.Name, i.DataType)
+			kind, i.Name, strings.TrimPrefix(i.DataType.String(), "ONNX_TENSOR_ELEMENT_DATA_TYPE_"))
 	}
 	if len(i.Dimensions) == 0 && elements[dt].scalar == nil {
 		return inference.TensorInfo{}, fmt.Errorf("%s %q is a scalar of type %s, which is not supported",

@@ -130,7 +130,8 @@ func (m *model) runUnbound(in, out []inference.Tensor, t trust) error {
 	return nil
 }
 
-// check returns an error when in or out break the contract of Run: our own defect.
+// check returns an error when in or out break the contract of Run, which is our own
+// defect, or when in says that it is larger than can be.
 func (m *model) check(in, out []inference.Tensor) error {
 	if m.session == nil {
 		return errors.New("run the model: it is closed")
@@ -143,8 +144,28 @@ func (m *model) check(in, out []inference.Tensor) error {
 		if err := m.inputs[i].Check(in[i].DataType, in[i].Shape); err != nil {
 			return fmt.Errorf("run the model: %w", err)
 		}
+		if len(in[i].Raw()) == 0 && span(in[i].Shape) > maxSpan {
+			return fmt.Errorf("%w: %q has the shape %v: much for no elements", inference.ErrInput, m.inputs[i].Name, in[i].Shape)
+		}
 	}
 	return nil
+}
+
+// maxSpan bounds the shapes of inputs without elements. Their size costs the client
+// nothing, but outputs grow with it: [1000000000000 0] may want terabytes. Empty inputs
+// as they are used (no rows, a cache of no steps yet) are far below it.
+const maxSpan = 1 << 20
+
+// span is the product of the sizes above zero, or maxSpan+1 if it is more than that.
+func span(shape []int64) int64 {
+	n := int64(1)
+	for _, d := range shape {
+		if d > maxSpan/n {
+			return maxSpan + 1
+		}
+		n *= max(d, 1)
+	}
+	return n
 }
 
 // runBound copies in to where b's values point, runs, and copies the results to out.

@@ -1,0 +1,158 @@
+package onnx
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"preforkd/internal/inference"
+	"preforkd/internal/testkit/digits"
+)
+
+func TestInputsAndOutputs(t *testing.T) {
+	e, set := open(t), digits.Load(t)
+	for _, name := range digits.Names {
+		m := mustLoad(t, e, modelFile(set, name))
+		equal := func(got []inference.TensorInfo, want ...inference.TensorInfo) {
+			t.Helper()
+			if !slices.EqualFunc(got, want, func(a, b inference.TensorInfo) bool {
+				return a.Name == b.Name && a.DataType == b.DataType && slices.Equal(a.Shape, b.Shape)
+			}) {
+				t.Errorf("%s: %v, want %v", name, got, want)
+			}
+		}
+		equal(m.Inputs(), inference.TensorInfo{Name: "pixels", DataType: inference.FP32, Shape: []int64{-1, 64}})
+		equal(m.Outputs(), inference.TensorInfo{Name: "label", DataType: inference.Int64, Shape: []int64{-1}},
+			inference.TensorInfo{Name: "probabilities", DataType: inference.FP32, Shape: []int64{-1, 10}})
+	}
+}
+
+func TestUnsupportedModelsAreRefused(t *testing.T) {
+	e := open(t)
+	x := []value{{"x", float, rows4}}
+	for want, g := range map[string]graph{
+		`output "words" has elements of type STRING`: {
+			nodes:   []node{{op: "Cast", in: []string{"x"}, out: []string{"words"}, attrs: []attr{{"to", text}}}},
+			inputs:  x,
+			outputs: []value{{"words", text, rows4}},
+		},
+		`input "words" has elements of type STRING`: {
+			nodes:   []node{{op: "Identity", in: []string{"words"}, out: []string{"y"}}},
+			inputs:  []value{{"words", text, rows4}},
+			outputs: []value{{"y", text, rows4}},
+		},
+		`it has 0 inputs and 1 outputs`: {
+			nodes:   []node{{op: "Identity", in: []string{"k"}, out: []string{"y"}}},
+			outputs: []value{{"y", float, scalar}},
+			consts:  []literal{{name: "k", code: float, floats: []float32{1}}},
+		},
+		`Sqrtt`: {
+			nodes:   []node{{op: "Sqrtt", in: []string{"x"}, out: []string{"y"}}},
+			inputs:  x,
+			outputs: []value{{"y", float, rows4}},
+		},
+	} {
+		m, err := e.Load(g.write(t))
+		if err == nil {
+			_ = m.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %s", err, want)
+		}
+	}
+	// A sequence: GraphProto.output with TypeProto.sequence_type (field 4).
+	element := message(nil, 1, message(nil, 1, varint(nil, 1, float)))
+	output := message(message(nil, 1, []byte("parts")), 2, message(nil, 4, element))
+	body := message(nil, 1, node{op: "SequenceConstruct", in: []string{"x"}, out: []string{"parts"}}.encode())
+	body = message(body, 2, []byte("test"))
+	body = message(message(body, 11, x[0].encode()), 12, output)
+	data := message(message(varint(nil, 1, 7), 7, body), 8, varint(nil, 2, 13))
+	path := filepath.Join(t.TempDir(), "sequence.onnx")
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Load(path); err == nil || err.Error() != `output "parts" is a sequence, only tensors are supported` {
+		t.Errorf("%v", err)
+	}
+}
+
+// A damaged file is an error that does not name the file: the caller has a better name.
+func TestDamagedFiles(t *testing.T) {
+	e, set := open(t), digits.Load(t)
+	path := filepath.Join(t.TempDir(), "damaged.onnx")
+	refused := func(what string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		m, err := e.Load(path)
+		if err == nil {
+			_ = m.Close()
+			t.Errorf("%s: loads", what)
+		} else if strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") || err.Error() == "" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, name := range digits.Names {
+		data, err := os.ReadFile(modelFile(set, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			refused(name+", cut", data[:len(data)*i/50])
+		}
+		refused(name+", without its last byte", data[:len(data)-1])
+		refused(name+", then more", append(slices.Clone(data), "more"...))
+	}
+	for _, text := range []string{"", "\x00", "ORTM", "....ORTM....", "<html><body>404</body></html>", strings.Repeat("\xff", 4096)} {
+		refused(text[:min(len(text), 20)], []byte(text))
+	}
+	for _, path := range []string{path + ".none", t.TempDir(), "", "a\x00b"} {
+		if _, err := e.Load(path); err == nil || path != "" && strings.Contains(err.Error(), path) {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
+// Single changed bytes: an error or a model that runs. Not of a forest: ONNX Runtime
+// 1.24.3 does not compare the lengths of a TreeEnsembleClassifier's lists (as it does for
+// a TreeEnsembleRegressor), and aborts the process when one of them is short.
+func TestChangedBytes(t *testing.T) {
+	e, set := open(t), digits.Load(t)
+	data, err := os.ReadFile(modelFile(set, "digits"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "changed.onnx")
+	random := rand.New(rand.NewPCG(1, 2))
+	in := []inference.Tensor{floats(t, []int64{3, digits.Features})}
+	loaded := 0
+	for range 200 {
+		changed := slices.Clone(data)
+		for range 1 + random.IntN(3) {
+			at := random.IntN(len(data))
+			if random.IntN(2) == 0 { // the weights are most of the file; its structure is the rest
+				at = len(data) - 1 - random.IntN(500)
+			}
+			changed[at] = byte(random.Uint32())
+		}
+		if err := os.WriteFile(path, changed, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		m, err := e.Load(path)
+		if err != nil {
+			continue
+		}
+		loaded++
+		if len(m.Inputs()) == 1 && m.Inputs()[0].Check(in[0].DataType, in[0].Shape) == nil {
+			_ = m.Run(in, make([]inference.Tensor, len(m.Outputs()))) // an error is an answer, too
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d of 200 load", loaded)
+}
