@@ -18,9 +18,9 @@ const oomScoreAdd = 200
 // start starts the next worker of sl.
 func (s *Supervisor) start(sl *poolSlot) {
 	w := &worker{slot: sl, state: slot.Starting, started: s.now()}
-	w.deadline = w.started + s.pool.clocks.boot
+	w.deadline = w.started + sl.pool.clocks.boot
 	proc, err := process.Start(process.Spec{
-		Path: s.pool.path, Args: s.pool.command, Env: s.workerEnv(sl), Descriptors: s.descriptors(),
+		Path: sl.pool.path, Args: sl.pool.command, Env: s.workerEnv(sl), Descriptors: s.descriptors(sl.pool.gen),
 		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd},
 		Line:   func(line string) { s.line(w, line) },
 	})
@@ -73,7 +73,7 @@ func stopSignal(r slot.Reason) syscall.Signal {
 func (s *Supervisor) wind(w *worker) {
 	switch w.state {
 	case slot.Draining:
-		w.deadline = s.now() + s.pool.clocks.drain + drainGrace
+		w.deadline = s.now() + w.slot.pool.clocks.drain + drainGrace
 	case slot.Killing:
 		w.deadline = s.now() + killClock
 	case slot.Starting, slot.Loading: // the boot clock runs from the start of the process
@@ -89,15 +89,15 @@ func (s *Supervisor) timeout(w *worker) {
 	case slot.Starting, slot.Loading:
 		w.reason = slot.Boot
 		s.log.Error("worker not ready in time", "slot", w.slot.index, "pid", w.proc.PID,
-			"clock", "timeouts.boot", "limit", s.pool.clocks.boot, "status", w.status)
+			"clock", "timeouts.boot", "limit", w.slot.pool.clocks.boot, "status", w.status)
 	case slot.Ready:
 		w.reason = slot.Hung
 		s.log.Error("worker stopped its heartbeat", "slot", w.slot.index, "pid", w.proc.PID,
-			"clock", "timeouts.heartbeat", "limit", s.pool.clocks.heartbeat)
+			"clock", "timeouts.heartbeat", "limit", w.slot.pool.clocks.heartbeat)
 	case slot.Draining:
 		w.reason = slot.Overdue
 		s.log.Error("worker not drained in time", "slot", w.slot.index, "pid", w.proc.PID,
-			"clock", "timeouts.drain", "limit", s.pool.clocks.drain)
+			"clock", "timeouts.drain", "limit", w.slot.pool.clocks.drain)
 	}
 	s.apply(w, slot.OnTimeout)
 	if w.state == slot.Killing && w.deadline == 0 { // killed: nothing can ignore that, but look again
@@ -140,15 +140,15 @@ func (s *Supervisor) ends(w *worker, reason slot.Reason) {
 		sl.retryAt = s.now()
 		return
 	}
-	wait, failed := sl.history.Crashed(s.now(), w.served(s.now()), jitter(), s.pool.policy)
+	wait, failed := sl.history.Crashed(s.now(), w.served(s.now()), jitter(), sl.pool.policy)
 	if !s.everReady {
 		sl.held, sl.wait = true, wait
 		s.bootFailed(w)
 		return
 	}
 	if failed && !sl.failed {
-		s.log.Error("slot failed", "slot", sl.index, "crashes", sl.history.Crashes(s.now(), s.pool.policy),
-			"window", s.pool.policy.CrashWindow, "next", wait.Round(time.Second))
+		s.log.Error("slot failed", "slot", sl.index, "crashes", sl.history.Crashes(s.now(), sl.pool.policy),
+			"window", sl.pool.policy.CrashWindow, "next", wait.Round(time.Second))
 	}
 	sl.failed = failed
 	sl.retryAt = s.now() + max(wait, 1)
@@ -176,7 +176,7 @@ func (s *Supervisor) onMessage(m notify.Message) {
 		s.extend(w, usec)
 	}
 	if _, ok := m.Get("WATCHDOG"); ok && w.state == slot.Ready {
-		w.deadline = s.now() + s.pool.clocks.heartbeat
+		w.deadline = s.now() + w.slot.pool.clocks.heartbeat
 	}
 	if v, _ := m.Get("READY"); v == "1" && w.state == slot.Loading {
 		w.ready = s.now()
@@ -201,7 +201,7 @@ func (s *Supervisor) extend(w *worker, usec string) {
 // not the model or the configuration that killed it.
 func (s *Supervisor) firstReady() {
 	s.everReady = true
-	for _, sl := range s.pool.slots {
+	for _, sl := range s.gen.pool.slots {
 		if sl.held {
 			sl.held, sl.retryAt = false, s.now()+max(sl.wait, 1)
 		}

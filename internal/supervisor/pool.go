@@ -8,8 +8,9 @@ import (
 	"preforkd/internal/supervisor/slot"
 )
 
-// pool is a number of workers of one kind.
+// pool is a number of workers of one kind, of one generation.
 type pool struct {
+	gen     *generation
 	name    string
 	path    string   // of the program
 	command []string // its arguments, the program's name first
@@ -31,6 +32,7 @@ const drainGrace = time.Second
 
 // poolSlot is a worker's stable place in its pool.
 type poolSlot struct {
+	pool    *pool
 	index   int
 	worker  *worker // nil: none runs
 	history slot.History
@@ -73,17 +75,6 @@ func (p *pool) count(st slot.State) int {
 	n := 0
 	for _, sl := range p.slots {
 		if sl.worker != nil && sl.worker.state == st {
-			n++
-		}
-	}
-	return n
-}
-
-// running returns how many processes of p have not ended.
-func (p *pool) running() int {
-	n := 0
-	for _, sl := range p.slots {
-		if sl.worker != nil {
 			n++
 		}
 	}

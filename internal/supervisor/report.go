@@ -13,7 +13,7 @@ import (
 
 // outcome tells whether the service has ended, and with what.
 func (s *Supervisor) outcome() (done bool, err error) {
-	if s.pool.running() > 0 {
+	if len(s.byPID) > 0 {
 		return false, nil
 	}
 	if s.stopping != stopNot {
@@ -23,7 +23,7 @@ func (s *Supervisor) outcome() (done bool, err error) {
 	if !s.everReady && s.bootErr != nil {
 		return true, s.bootErr
 	}
-	for _, sl := range s.pool.slots {
+	for _, sl := range s.gen.pool.slots {
 		if !sl.failed {
 			return false, nil
 		}
@@ -41,7 +41,7 @@ func (s *Supervisor) bootFailed(w *worker) {
 	case w.reason == slot.Boot:
 		s.bootErr = &ipc.Failure{
 			Exit: ipc.ExitBoot, Try: "raise timeouts.boot, or see what the worker waits for",
-			What: fmt.Sprintf("worker not ready within timeouts.boot (%v)%s", s.pool.clocks.boot, quote(w.tail.lines)),
+			What: fmt.Sprintf("worker not ready within timeouts.boot (%v)%s", w.slot.pool.clocks.boot, quote(w.tail.lines)),
 		}
 	default:
 		how := "could not be started"
@@ -49,7 +49,7 @@ func (s *Supervisor) bootFailed(w *worker) {
 			how = w.proc.Exit().String()
 		}
 		s.bootErr = &ipc.Failure{
-			Exit: ipc.ExitBoot, Try: "run " + s.pool.path + " with the same settings, or see the log",
+			Exit: ipc.ExitBoot, Try: "run " + w.slot.pool.path + " with the same settings, or see the log",
 			What: fmt.Sprintf("worker ended before it was ready: %s%s", how, quote(w.tail.lines)),
 		}
 	}
@@ -60,7 +60,7 @@ func (s *Supervisor) exhausted() error {
 	return &ipc.Failure{
 		Exit: ipc.ExitUnavailable,
 		What: fmt.Sprintf("no worker can be kept running: each slot crashed more than worker.max_crashes (%d) times in worker.crash_window (%v)%s",
-			s.pool.policy.MaxCrashes, s.pool.policy.CrashWindow, quote(s.last)),
+			s.gen.pool.policy.MaxCrashes, s.gen.pool.policy.CrashWindow, quote(s.last)),
 		Try: "read the last worker's lines above; what changed on this machine?",
 	}
 }
@@ -79,7 +79,7 @@ func (s *Supervisor) report() {
 	if s.stopping != stopNot {
 		return
 	}
-	ready, total := s.pool.count(slot.Ready), len(s.pool.slots)
+	ready, total := s.gen.pool.count(slot.Ready), len(s.gen.pool.slots)
 	status := fmt.Sprintf("STATUS=%d of %d workers ready", ready, total)
 	if !s.announced && ready > 0 && s.settled() {
 		s.announced = true
@@ -96,8 +96,8 @@ func (s *Supervisor) report() {
 
 // settled tells whether no slot still waits for its first worker.
 func (s *Supervisor) settled() bool {
-	for _, sl := range s.pool.slots {
-		if w := sl.worker; w != nil && (w.state == slot.Starting || w.state == slot.Loading) && sl.history.Crashes(s.now(), s.pool.policy) == 0 {
+	for _, sl := range s.gen.pool.slots {
+		if w := sl.worker; w != nil && (w.state == slot.Starting || w.state == slot.Loading) && sl.history.Crashes(s.now(), sl.pool.policy) == 0 {
 			return false
 		}
 	}
@@ -111,7 +111,7 @@ func (s *Supervisor) announce(ready int) {
 		urls = append(urls, url(sock.Network, sock.Address))
 	}
 	var names []string
-	for _, m := range s.models {
+	for _, m := range s.gen.models {
 		names = append(names, m.Name)
 	}
 	s.log.Info("service ready", "workers", ready, "listen", strings.Join(urls, " "),
@@ -148,9 +148,9 @@ func (s *Supervisor) example() string {
 		}
 		base, flag = "http://localhost", "--unix-socket "+sock.Address+" "
 	}
-	m := s.models[0]
-	for _, other := range s.models {
-		if other.Name == s.cfg.Predict.Model {
+	m := s.gen.models[0]
+	for _, other := range s.gen.models {
+		if other.Name == s.gen.cfg.Predict.Model {
 			m = other
 		}
 	}

@@ -58,17 +58,15 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 	s.stopping = mode
 	name := [...]string{stopGraceful: "graceful", stopQuick: "quick", stopImmediate: "immediate"}[mode]
 	if by != nil {
-		s.log.Info("stopping", "mode", name, "signal", by.String(), "workers", s.pool.running())
+		s.log.Info("stopping", "mode", name, "signal", by.String(), "workers", len(s.byPID))
 	} else {
-		s.log.Info("stopping", "mode", name, "workers", s.pool.running())
+		s.log.Info("stopping", "mode", name, "workers", len(s.byPID))
 	}
 	s.closeSockets()
-	for _, sl := range s.pool.slots {
+	for _, sl := range s.gen.pool.slots {
 		sl.retryAt, sl.held = 0, false
-		w := sl.worker
-		if w == nil {
-			continue
-		}
+	}
+	for _, w := range s.byPID {
 		if w.reason.Charged() && mode != stopImmediate { // on its way out already; keep why
 			continue
 		}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"preforkd/internal/config"
-	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
 	"preforkd/internal/supervisor/slot"
@@ -36,19 +35,17 @@ type Supervisor struct {
 	sockets  []*activation.Socket
 	server   *notify.Server
 	upstream *notify.Client // of whoever started us: systemd, or a test
-	manifest int            // descriptors that workers inherit
-	lifeline [2]int
+	lifeline [2]int         // workers inherit the reading end
 
 	events    chan event
-	ended     chan struct{} // closed when the loop has ended, so that nobody waits to tell it something
-	pool      *pool
-	byPID     map[int]*worker
-	everReady bool // some worker of this service has been ready
+	ended     chan struct{}   // closed when the loop has ended, so that nobody waits to tell it something
+	gen       *generation     // the one in charge
+	byPID     map[int]*worker // every process that has not been reaped
+	everReady bool            // some worker of this service has been ready
 	announced bool
 	stopping  stopMode
 	stopAt    time.Time // of the signal that began the stop
 	stopBy    os.Signal
-	models    []ipc.ModelFile
 	bootErr   error    // why the first worker that ended before any was ready did so
 	status    string   // the last one told upstream
 	last      []string // the last lines of the worker that ended last
@@ -63,8 +60,8 @@ type endedEvent struct{ w *worker }
 func New(opts Options) *Supervisor {
 	return &Supervisor{
 		opts: opts, cfg: &opts.Config, origin: time.Now(),
-		manifest: -1, lifeline: [2]int{-1, -1},
-		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
+		lifeline: [2]int{-1, -1},
+		events:   make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
 	}
 }
 
@@ -138,11 +135,13 @@ func (s *Supervisor) send(e event) {
 // untilNext returns how long nothing is due.
 func (s *Supervisor) untilNext() time.Duration {
 	next := time.Hour
-	for _, sl := range s.pool.slots {
+	for _, sl := range s.gen.pool.slots {
 		if sl.retryAt > 0 {
 			next = min(next, sl.retryAt-s.now())
 		}
-		if w := sl.worker; w != nil && w.deadline > 0 {
+	}
+	for _, w := range s.byPID {
+		if w.deadline > 0 {
 			next = min(next, w.deadline-s.now())
 		}
 	}
@@ -152,10 +151,12 @@ func (s *Supervisor) untilNext() time.Duration {
 // onTimer carries out what is due.
 func (s *Supervisor) onTimer() {
 	now := s.now()
-	for _, sl := range s.pool.slots {
-		if w := sl.worker; w != nil && w.deadline > 0 && now >= w.deadline {
+	for _, w := range s.byPID {
+		if w.deadline > 0 && now >= w.deadline {
 			s.timeout(w)
 		}
+	}
+	for _, sl := range s.gen.pool.slots {
 		if sl.retryAt > 0 && now >= sl.retryAt && sl.worker == nil {
 			sl.retryAt = 0
 			s.start(sl)
