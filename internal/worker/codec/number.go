@@ -1,0 +1,185 @@
+package codec
+
+import (
+	"math"
+	"strconv"
+)
+
+// number is a number of RFC 8259, section 6, taken apart.
+type number struct {
+	mantissa uint64 // its digits without the point; exact while digits ≤ 19
+	digits   int    // leading zeros of 0.001 included
+	exponent int    // of ten: value = ±mantissa × 10^exponent
+	negative bool
+	whole    bool // neither a point nor an exponent
+}
+
+// maxExponent is where exponents are no longer counted: beyond any float.
+const maxExponent = 1 << 20
+
+// number reads a number.
+func (s *scanner) number() (n number, ok bool) {
+	b, i := s.b, s.i
+	if i < len(b) && b[i] == '-' {
+		n.negative = true
+		i++
+	}
+	from := i
+	for ; i < len(b); i++ {
+		d := b[i] - '0'
+		if d > 9 {
+			break
+		}
+		n.mantissa = n.mantissa*10 + uint64(d)
+	}
+	n.digits = i - from
+	n.whole = true
+	if n.digits == 0 || n.digits > 1 && b[from] == '0' {
+		s.i = from
+		return n, s.badNumber(n.digits)
+	}
+	if i < len(b) && b[i] == '.' {
+		i++
+		from = i
+		for ; i < len(b); i++ {
+			d := b[i] - '0'
+			if d > 9 {
+				break
+			}
+			n.mantissa = n.mantissa*10 + uint64(d)
+		}
+		n.whole, n.exponent = false, from-i
+		n.digits -= n.exponent
+		if n.exponent == 0 {
+			s.i = i
+			return n, s.badNumber(0)
+		}
+	}
+	s.i = i
+	if i < len(b) && b[i]|0x20 == 'e' {
+		return s.exponent(n)
+	}
+	return n, true
+}
+
+func (s *scanner) badNumber(digits int) bool {
+	if digits > 1 {
+		return s.fail(s.i, "a number with a leading zero")
+	}
+	return s.unexpected("a digit")
+}
+
+// exponent reads the exponent of n.
+func (s *scanner) exponent(n number) (number, bool) {
+	s.i++
+	negative := false
+	if s.i < len(s.b) && (s.b[s.i] == '+' || s.b[s.i] == '-') {
+		negative = s.b[s.i] == '-'
+		s.i++
+	}
+	from, e := s.i, 0
+	for ; s.i < len(s.b) && s.b[s.i]-'0' <= 9; s.i++ {
+		e = min(e*10+int(s.b[s.i]-'0'), maxExponent)
+	}
+	if s.i == from {
+		return n, s.badNumber(0)
+	}
+	if negative {
+		e = -e
+	}
+	n.exponent += e
+	n.whole = false
+	return n, true
+}
+
+func (s *scanner) skipNumber() bool {
+	_, ok := s.number()
+	return ok
+}
+
+// startsNumber tells whether c begins a number.
+func startsNumber(c byte) bool { return c == '-' || c-'0' <= 9 }
+
+// powers are those of ten that a float64 holds exactly.
+var powers = [...]float64{
+	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
+	1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+}
+
+// float32 reads a number as the nearest float32, ties to even.
+func (s *scanner) float32() (float32, bool) {
+	if s.i >= len(s.b) || !startsNumber(s.b[s.i]) {
+		return 0, s.unexpected("a number")
+	}
+	from := s.i
+	n, ok := s.number()
+	if !ok {
+		return 0, false
+	}
+	if f, ok := n.float32(); ok {
+		return f, true
+	}
+	// No string is made for a call that does not keep it, up to 32 bytes.
+	f, err := strconv.ParseFloat(string(s.b[from:s.i]), 32)
+	if err != nil { // the syntax has been checked: the range remains
+		return 0, s.failf(from, "%s does not fit FP32", clip(s.b[from:s.i]))
+	}
+	return float32(f), true
+}
+
+// float32 returns n's value if a float64 tells it safely. mantissa and power of ten
+// are rounded at most once each, so f is within two units in the last place of the
+// value. Rounding f to a float32 then goes the value's way unless f is so near the
+// middle of two float32 that the value may lie on its other side: there, below the
+// normal float32 and near the largest, it reports false.
+func (n *number) float32() (float32, bool) {
+	if n.digits > 19 || n.exponent < -22 || n.exponent > 22 {
+		return 0, false
+	}
+	f := float64(n.mantissa)
+	if n.exponent < 0 {
+		f /= powers[-n.exponent]
+	} else {
+		f *= powers[n.exponent]
+	}
+	const (
+		smallestNormal = 0x1p-126
+		largest        = 3.4e38
+		dropped        = 29 // bits of a float64's mantissa that a float32 has not
+		middle         = 1 << (dropped - 1)
+		near           = 4
+	)
+	rest := math.Float64bits(f) & (1<<dropped - 1)
+	if rest-(middle-near) <= 2*near || f < smallestNormal && f != 0 || f > largest {
+		return 0, false
+	}
+	if n.negative {
+		f = -f
+	}
+	return float32(f), true
+}
+
+// int64 reads an integer: digits, with a sign or without.
+func (s *scanner) int64() (int64, bool) {
+	if s.i >= len(s.b) || !startsNumber(s.b[s.i]) {
+		return 0, s.unexpected("an integer")
+	}
+	from := s.i
+	n, ok := s.number()
+	if !ok {
+		return 0, false
+	}
+	limit := uint64(math.MaxInt64)
+	if n.negative {
+		limit++
+	}
+	switch {
+	case !n.whole:
+		return 0, s.failf(from, "%s is not written as an integer", clip(s.b[from:s.i]))
+	case n.digits > 19 || n.mantissa > limit:
+		return 0, s.failf(from, "%s does not fit INT64", clip(s.b[from:s.i]))
+	case n.negative:
+		return int64(-n.mantissa), true // two's complement: also of the smallest
+	}
+	return int64(n.mantissa), true
+}

@@ -1,0 +1,126 @@
+package codec
+
+import (
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// str reads a string; its opening quote is next. The result is a part of the body, or
+// of scratch when the string has escapes: it is valid until the next string is read.
+func (s *scanner) str() ([]byte, bool) {
+	s.i++
+	from := s.i
+	for s.i < len(s.b) {
+		switch c := s.b[s.i]; {
+		case c == '"':
+			s.i++
+			return s.b[from : s.i-1], true
+		case c == '\\':
+			s.scratch = append(s.scratch[:0], s.b[from:s.i]...)
+			return s.escaped()
+		case c < ' ':
+			return nil, s.failf(s.i, "control character %q in a string", c)
+		case c < utf8.RuneSelf:
+			s.i++
+		default:
+			if !s.rune() {
+				return nil, false
+			}
+		}
+	}
+	return nil, s.unexpected("the end of a string")
+}
+
+// escaped reads the rest of a string from its first escape on, into scratch.
+func (s *scanner) escaped() ([]byte, bool) {
+	for s.i < len(s.b) {
+		switch c := s.b[s.i]; {
+		case c == '"':
+			s.i++
+			return s.scratch, true
+		case c == '\\':
+			if !s.escape() {
+				return nil, false
+			}
+		case c < ' ':
+			return nil, s.failf(s.i, "control character %q in a string", c)
+		default:
+			from := s.i
+			if !s.rune() {
+				return nil, false
+			}
+			s.scratch = append(s.scratch, s.b[from:s.i]...)
+		}
+	}
+	return nil, s.unexpected("the end of a string")
+}
+
+// rune skips one character.
+func (s *scanner) rune() bool {
+	r, size := utf8.DecodeRune(s.b[s.i:])
+	if r == utf8.RuneError && size <= 1 {
+		return s.fail(s.i, "invalid UTF-8 in a string")
+	}
+	s.i += size
+	return true
+}
+
+// escapes are those of RFC 8259, section 7, other than \u.
+var escapes = [256]byte{
+	'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t',
+}
+
+// escape reads an escape into scratch.
+func (s *scanner) escape() bool {
+	at := s.i
+	if at+1 >= len(s.b) {
+		s.i = len(s.b)
+		return s.unexpected("the end of a string")
+	}
+	c := s.b[at+1]
+	if e := escapes[c]; e != 0 {
+		s.scratch = append(s.scratch, e)
+		s.i += 2
+		return true
+	}
+	if c != 'u' {
+		return s.failf(at, "unknown escape \\%s", clip(s.b[at+1:at+2]))
+	}
+	r, ok := s.hex4(at)
+	if !ok {
+		return false
+	}
+	s.i += 6
+	if utf16.IsSurrogate(r) {
+		low, ok := rune(0), s.i+1 < len(s.b) && s.b[s.i] == '\\' && s.b[s.i+1] == 'u'
+		if ok {
+			low, ok = s.hex4(s.i)
+		}
+		if r = utf16.DecodeRune(r, low); !ok || r == utf8.RuneError {
+			return s.fail(at, "half of a surrogate pair in a string")
+		}
+		s.i += 6
+	}
+	s.scratch = utf8.AppendRune(s.scratch, r)
+	return true
+}
+
+// hex4 returns the number of the \uXXXX at offset at.
+func (s *scanner) hex4(at int) (r rune, ok bool) {
+	if at+6 > len(s.b) {
+		s.i = len(s.b)
+		return 0, s.unexpected("four hexadecimal digits")
+	}
+	for _, c := range s.b[at+2 : at+6] {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c|0x20 && c|0x20 <= 'f':
+			c = c | 0x20 - 'a' + 10
+		default:
+			return 0, s.fail(at, "\\u without four hexadecimal digits")
+		}
+		r = r<<4 | rune(c)
+	}
+	return r, true
+}
