@@ -1,0 +1,14 @@
+// Package api is the worker's face to clients: the routes, their handlers, and the one
+// table from an error to an HTTP status.
+//
+// It serves the health endpoints, the Open Inference Protocol below /v2, the short
+// POST /predict, and a page for people at /. A request's body goes through worker/codec
+// to a model of inference/repository, run under a permit of worker/admission. An error
+// is answered with {"error":"…"}, whatever it was.
+//
+// Called by the worker, which serves Server's result on its listeners. It never opens a
+// socket, never logs a request, and never decides how many requests run at once.
+//
+// Handle may be called from any goroutine. What a request needs while it is served comes
+// from a pool: a request with at most 64 numbers costs no allocation here.
+package api

@@ -1,0 +1,122 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"preforkd/internal/inference"
+	"preforkd/internal/inference/repository"
+	"preforkd/internal/worker/admission"
+	"preforkd/internal/worker/codec"
+)
+
+// Errors of the handlers themselves.
+var (
+	errNoRoute  = errors.New("no such path")
+	errMethod   = errors.New("method not allowed")
+	errNotReady = errors.New("not ready")
+	errUnusable = errors.New("the model does not answer POST /predict")
+	errLength   = errors.New("Content-Length: missing, so that the body is empty")
+	errEncoding = errors.New("Content-Encoding: only identity is supported")
+	errBinary   = errors.New("Inference-Header-Content-Length: binary tensor data is not supported, send all of the tensors as JSON")
+	errRequest  = errors.New("request")
+	errBug      = errors.New("internal error: a defect of preforkd, its log has the details")
+)
+
+// statuses is the table from an error to an HTTP status: the first entry that err is.
+// What is in none is 500.
+var statuses = []struct {
+	err    error
+	status int
+}{
+	{inference.ErrInput, fasthttp.StatusBadRequest},
+	{errUnusable, fasthttp.StatusBadRequest},
+	{errBinary, fasthttp.StatusBadRequest},
+	{repository.ErrUnknownModel, fasthttp.StatusNotFound},
+	{repository.ErrUnknownVersion, fasthttp.StatusNotFound},
+	{errNoRoute, fasthttp.StatusNotFound},
+	{errMethod, fasthttp.StatusMethodNotAllowed},
+	{errLength, fasthttp.StatusLengthRequired},
+	{fasthttp.ErrBodyTooLarge, fasthttp.StatusRequestEntityTooLarge},
+	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
+	{errNotReady, fasthttp.StatusServiceUnavailable},
+	{admission.ErrTimeout, fasthttp.StatusGatewayTimeout},
+}
+
+// status returns err's HTTP status.
+func status(err error) int {
+	var body *codec.Error
+	var header *fasthttp.ErrSmallBuffer
+	var network net.Error
+	switch {
+	case errors.As(err, &body):
+		return fasthttp.StatusBadRequest
+	case errors.As(err, &header):
+		return fasthttp.StatusRequestHeaderFieldsTooLarge
+	case errors.As(err, &network) && network.Timeout():
+		return fasthttp.StatusRequestTimeout
+	}
+	for _, s := range statuses {
+		if errors.Is(err, s.err) {
+			return s.status
+		}
+	}
+	if errors.Is(err, errRequest) {
+		return fasthttp.StatusBadRequest
+	}
+	return fasthttp.StatusInternalServerError
+}
+
+// described is a cause in the words that a client reads.
+type described struct {
+	text  string
+	cause error
+}
+
+func (d *described) Error() string { return d.text }
+func (d *described) Unwrap() error { return d.cause }
+
+func describe(cause error, format string, args ...any) error {
+	return &described{fmt.Sprintf(format, args...), cause}
+}
+
+// unknown describes an error of repository.Find. Clients of the reference server look
+// for these words.
+func unknown(err error, name, version []byte) error {
+	if errors.Is(err, repository.ErrUnknownVersion) {
+		return describe(err, "Request for unknown model: '%s' version %s is not found", name, version)
+	}
+	return describe(err, "Request for unknown model: '%s' is not found", name)
+}
+
+func busyError(limit time.Duration) error {
+	return describe(admission.ErrTimeout, "no inference could start within %s, all are busy", limit)
+}
+
+// fail answers with err.
+func (a *API) fail(ctx *fasthttp.RequestCtx, err error) {
+	ctx.SetStatusCode(status(err))
+	sendJSON(ctx, codec.AppendError(ctx.Response.SwapBody(nil)[:0], err.Error()))
+}
+
+// rejected describes an error of reading a request.
+func rejected(err error, o *ServerOptions) error {
+	var header *fasthttp.ErrSmallBuffer
+	var network net.Error
+	switch {
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		return describe(err, "body: larger than http.max_body, which is %d bytes", o.MaxBody)
+	case errors.As(err, &header):
+		return describe(err, "header: larger than %d bytes", headerBytes)
+	case errors.As(err, &network) && network.Timeout():
+		return describe(err, "request: not received in time: %s for the header, %s for the body", o.HeaderTimeout, o.RequestTimeout)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return describe(errRequest, "request: ended early")
+	}
+	return fmt.Errorf("%w: %w", errRequest, err)
+}

@@ -1,0 +1,189 @@
+package api
+
+import (
+	"bytes"
+	"net/url"
+
+	"github.com/valyala/fasthttp"
+)
+
+// endpoint is what a path stands for.
+type endpoint uint8
+
+const (
+	nowhere endpoint = iota
+	root
+	live
+	ready
+	server
+	model
+	modelReady
+	infer
+	predict
+)
+
+const (
+	readOnly = "GET, HEAD"
+	postOnly = "POST"
+)
+
+// endpoints has the handler of each endpoint and the methods that it allows.
+var endpoints = [...]struct {
+	allow  string
+	handle func(*API, *fasthttp.RequestCtx, target) error
+}{
+	root:       {readOnly, (*API).showPage},
+	live:       {readOnly, (*API).live},
+	ready:      {readOnly, (*API).ready},
+	server:     {readOnly, (*API).server},
+	model:      {readOnly, (*API).model},
+	modelReady: {readOnly, (*API).modelReady},
+	infer:      {postOnly, (*API).infer},
+	predict:    {postOnly, (*API).predict},
+}
+
+// target is an endpoint and the parts of the path that it takes.
+type target struct {
+	endpoint       endpoint
+	model, version []byte // empty: the default
+}
+
+// route finds the handler and calls it. The query is ignored.
+func (a *API) route(ctx *fasthttp.RequestCtx) error {
+	// The path as it was sent: in fasthttp's own form "/a/../livez" and
+	// "/a%2F..%2Flivez" have become "/livez", which another server before this
+	// one, with rules about paths, may have read differently.
+	t := locate(ctx.URI().PathOriginal())
+	if t.endpoint == nowhere {
+		return errNoRoute
+	}
+	e := &endpoints[t.endpoint]
+	if allowed := ctx.IsPost() && e.allow == postOnly || (ctx.IsGet() || ctx.IsHead()) && e.allow == readOnly; !allowed {
+		ctx.Response.Header.Set("Allow", e.allow)
+		return errMethod
+	}
+	return e.handle(a, ctx, t)
+}
+
+// locate finds the endpoint of a path. It does not allocate unless the path has escapes.
+func locate(path []byte) target {
+	if string(path) == "/v2/" {
+		return target{endpoint: server}
+	}
+	var parts [maxParts][]byte
+	n, ok := split(path, &parts)
+	if !ok {
+		return target{}
+	}
+	switch n {
+	case 0:
+		return target{endpoint: root}
+	case 1:
+		return target{endpoint: single(parts[0])}
+	case 2:
+		if string(parts[0]) == "predict" {
+			return target{endpoint: predict, model: parts[1]}
+		}
+		return target{}
+	}
+	if string(parts[0]) != "v2" {
+		return target{}
+	}
+	if n == 3 && string(parts[1]) == "health" {
+		return target{endpoint: health(parts[2])}
+	}
+	if string(parts[1]) != "models" {
+		return target{}
+	}
+	return locateModel(parts[2:n])
+}
+
+func single(part []byte) endpoint {
+	switch string(part) {
+	case "livez", "healthz":
+		return live
+	case "readyz":
+		return ready
+	case "v2":
+		return server
+	case "predict":
+		return predict
+	}
+	return nowhere
+}
+
+func health(part []byte) endpoint {
+	switch string(part) {
+	case "live":
+		return live
+	case "ready":
+		return ready
+	}
+	return nowhere
+}
+
+// locateModel finds the endpoint of what follows /v2/models:
+// NAME[/versions/VERSION][/ready|/infer].
+func locateModel(parts [][]byte) target {
+	t := target{endpoint: model, model: parts[0]}
+	parts = parts[1:]
+	if len(parts) >= 2 && string(parts[0]) == "versions" {
+		t.version = parts[1]
+		parts = parts[2:]
+	}
+	switch {
+	case len(parts) == 0:
+		return t
+	case len(parts) > 1:
+		return target{}
+	}
+	switch string(parts[0]) {
+	case "ready":
+		t.endpoint = modelReady
+	case "infer":
+		t.endpoint = infer
+	default:
+		return target{}
+	}
+	return t
+}
+
+// maxParts is the most a path has: v2, models, NAME, versions, VERSION, infer.
+const maxParts = 6
+
+// split takes path apart and resolves the escapes in each part. A path with more parts,
+// with an empty one, or with one that is "." or ".." or contains a slash, is refused.
+func split(path []byte, parts *[maxParts][]byte) (n int, ok bool) {
+	if len(path) == 0 || path[0] != '/' {
+		return 0, false
+	}
+	for path = path[1:]; len(path) > 0; n++ {
+		if n == maxParts {
+			return 0, false
+		}
+		part, rest, more := bytes.Cut(path, []byte("/"))
+		if more && len(rest) == 0 { // a slash at the end
+			return 0, false
+		}
+		if parts[n], ok = unescape(part); !ok {
+			return 0, false
+		}
+		path = rest
+	}
+	return n, true
+}
+
+func unescape(part []byte) ([]byte, bool) {
+	if bytes.IndexByte(part, '%') >= 0 {
+		text, err := url.PathUnescape(string(part))
+		if err != nil || bytes.IndexByte([]byte(text), '/') >= 0 {
+			return nil, false
+		}
+		part = []byte(text)
+	}
+	switch string(part) {
+	case "", ".", "..":
+		return nil, false
+	}
+	return part, true
+}
