@@ -42,6 +42,7 @@ var rooms = map[string]room{
 	"internal/supervisor/cache":   {1, super, false},
 	"internal/ipc/activation":     {1, shared, false},
 	"internal/ipc/notify":         {1, shared, false},
+	"internal/ipc/scoreboard":     {1, shared, false},
 
 	"internal/ipc":       {0, shared, false},
 	"internal/config":    {0, shared, false},

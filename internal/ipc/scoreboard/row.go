@@ -1,0 +1,213 @@
+package scoreboard
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// rowBytes is the size of Fields.
+const rowBytes = 512
+
+// Row is one worker process's place. A worker holds its *Row for life and writes
+// through it: r.Requests.Add(1).
+type Row struct {
+	*Fields
+	Latency *Histogram // of requests, from the first byte read to the last one written
+	index   int
+}
+
+// Fields is a row as it lies in memory, a cache line for each writer and rhythm.
+// Spare words are zero; a later version may use them without breaking this one.
+type Fields struct {
+	// The supervisor's, written when a process starts, changes state and ends.
+	claim      atomic.Uint64 // see claimed
+	pid        atomic.Uint64 // see holder
+	slot       atomic.Uint64
+	pool       atomic.Uint64
+	generation atomic.Uint64
+	started    atomic.Uint64 // Unix time in nanoseconds
+	state      atomic.Uint64
+	exit       atomic.Uint64 // an Exit
+
+	Ticked    Stamp // the worker's scheduler runs
+	BusySince Stamp // start of the oldest engine call in progress; none: no call
+	_         [6]uint64
+
+	InFlight    Gauge // requests
+	Connections Gauge // open
+	Idle        Gauge // those of them between two requests
+	_           [5]uint64
+
+	Requests  Counter    // begun
+	Responses [5]Counter // by class, 1xx to 5xx; Respond counts
+	_         [2]uint64
+
+	Accepted       Counter // connections from a listening socket
+	Adopted        Counter // connections from another worker
+	HandedOver     Counter // connections to another worker
+	HandoffRefused Counter // connections that nobody could take; the worker kept them
+	_              [4]uint64
+
+	EngineCalls Counter
+	EngineNs    Counter // nanoseconds inside them
+	_           [6]uint64
+
+	Lost  Counter // requests that ended unanswered with their process; the supervisor's
+	Exits Counter // processes that ended in this row; the supervisor's
+	_     [6]uint64
+
+	_ [8]uint64
+}
+
+// Respond counts a response with an HTTP status; one that is no status, 100 to 599,
+// counts as 5xx: a client cannot read it.
+func (f *Fields) Respond(status int) {
+	class := status/100 - 1
+	if class < 0 || class > 4 {
+		class = 4
+	}
+	f.Responses[class].Add(1)
+}
+
+// claim: the claiming supervisor's pid in bits 0 to 31, 0 for a free row; how often the
+// row was claimed, its serial, in 32 to 62; in 63 whether the identity is complete.
+const (
+	claimed  = 1<<32 - 1
+	complete = 1 << 63
+	serials  = complete - 1 - claimed
+	oneClaim = 1 << 32
+)
+
+// pid: the process in bits 0 to 31, and the serial of the claim that it belongs to, so
+// that one compare-and-swap decides between a late worker and whoever settles its row.
+// 0 in the lower bits: no process yet.
+const settled = 1<<32 - 1
+
+// ErrFull is returned by Claim when every row is held.
+var ErrFull = errors.New("every row of the scoreboard is held")
+
+// Holder is the identity that a supervisor gives to a row.
+type Holder struct {
+	Pool, Slot int // indices, from 0
+	Generation uint64
+	State      uint64 // where its life begins; see SetState
+}
+
+// Claim takes a free row for a worker that is about to start. Only a supervisor calls
+// it; two of them may, at once. The error is ErrFull.
+func (b *Board) Claim(h Holder) (*Row, error) {
+	for _, r := range b.rows {
+		old := r.claim.Load()
+		mine := (old+oneClaim)&serials | uint64(os.Getpid())
+		if old&claimed != 0 || !r.claim.CompareAndSwap(old, mine) {
+			continue
+		}
+		r.pid.Store(mine & serials)
+		r.pool.Store(uint64(h.Pool))
+		r.slot.Store(uint64(h.Slot))
+		r.generation.Store(h.Generation)
+		r.started.Store(uint64(time.Now().UnixNano()))
+		r.state.Store(h.State)
+		r.exit.Store(uint64(ExitNone))
+		r.claim.Store(mine | complete)
+		return r, nil
+	}
+	return nil, ErrFull
+}
+
+// Index is the row's place on the board, from 0.
+func (r *Row) Index() int { return r.index }
+
+// Ticket names the row and this claim of it, for the worker to attach with.
+func (r *Row) Ticket() string {
+	return fmt.Sprintf("%d.%d", r.index, r.claim.Load()&serials>>32)
+}
+
+// Attach returns the row of a ticket and writes this process's pid into it. It is an
+// error if the row was settled meanwhile: the supervisor that started this process has
+// died and its successor did not see it; the process shall leave.
+func (b *Board) Attach(ticket string) (*Row, error) {
+	left, right, _ := strings.Cut(ticket, ".")
+	index, err := strconv.ParseUint(left, 10, 31)
+	serial, err2 := strconv.ParseUint(right, 10, 31)
+	if err != nil || err2 != nil || index >= uint64(len(b.rows)) {
+		return nil, fmt.Errorf("ticket %q names no row of the %d on the scoreboard", ticket, len(b.rows))
+	}
+	r := b.rows[index]
+	if !r.become(serial<<32, uint64(os.Getpid())) {
+		return nil, fmt.Errorf("row %d of the scoreboard was taken back before this process could attach to it (ticket %s)", index, ticket)
+	}
+	return r, nil
+}
+
+// SetPID says which process was started for the row. The process itself says the same
+// in Attach, so that it is known even if the supervisor dies between fork and here.
+// It reports whether the row is still this process's to have.
+func (r *Row) SetPID(pid int) bool { return r.become(r.claim.Load()&serials, uint64(pid)) }
+
+func (r *Row) become(serial, pid uint64) bool {
+	return r.pid.CompareAndSwap(serial, serial|pid) || r.pid.Load() == serial|pid
+}
+
+// PID is the process in the row: 0 if none is known yet, or if the row is free; -1 if
+// somebody began to settle the row and has not finished.
+func (r *Row) PID() int {
+	switch pid := r.pid.Load() & settled; {
+	case r.Claimer() == 0:
+		return 0
+	case pid == settled:
+		return -1
+	default:
+		return int(pid)
+	}
+}
+
+// Claimer is the pid of the supervisor that claimed the row; 0: the row is free.
+func (r *Row) Claimer() int { return int(r.claim.Load() & claimed) }
+
+// SetState records where the process is in its life. The numbers are those of the
+// supervisor's states, which are only ever appended to.
+func (r *Row) SetState(state uint64) { r.state.Store(state) }
+
+// State is what SetState recorded last.
+func (r *Row) State() uint64 { return r.state.Load() }
+
+// Gauges are a row's gauges at one moment.
+type Gauges struct{ InFlight, Connections, Idle int64 }
+
+// Settle ends a claim: it zeroes the gauges, records the exit and frees the row. Its
+// counters stay. pid is what PID returned, and the process must have ended; 0 takes
+// back a row for which no process has attached. It returns the gauges as the process
+// left them, and false without changing anything if the row's pid is another one by
+// now.
+//
+// Only the claimer calls it, or a successor once the claimer has died.
+func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
+	c := r.claim.Load()
+	serial := c & serials
+	if c&claimed == 0 || !r.pid.CompareAndSwap(serial|uint64(uint32(pid)), serial|settled) {
+		return Gauges{}, false
+	}
+	if pid > 0 {
+		r.Exits.Add(1)
+	}
+	r.exit.Store(uint64(exit))
+	r.state.Store(state)
+	left := r.gauges()
+	r.InFlight.Set(0)
+	r.Connections.Set(0)
+	r.Idle.Set(0)
+	r.Ticked.Clear()
+	r.BusySince.Clear()
+	r.claim.Store(c &^ claimed)
+	return left, true
+}
+
+func (r *Row) gauges() Gauges {
+	return Gauges{r.InFlight.Load(), r.Connections.Load(), r.Idle.Load()}
+}

@@ -1,0 +1,102 @@
+package scoreboard
+
+import "time"
+
+// Snapshot is what a row said at about one moment. Identity (pool, slot, generation,
+// start) belongs together; the rest was read field by field while others wrote.
+type Snapshot struct {
+	Held       bool // false: the identity is that of the last holder
+	PID        int  // as PID returns it
+	Pool, Slot int
+	Generation uint64
+	Started    time.Time
+	State      uint64
+	Exit       Exit
+	Gauges     Gauges
+	Counts     Counts
+}
+
+// Counts are the counters of a row, or sums of them.
+type Counts struct {
+	Requests       uint64
+	Responses      [5]uint64 // 1xx to 5xx
+	Accepted       uint64
+	Adopted        uint64
+	HandedOver     uint64
+	HandoffRefused uint64
+	EngineCalls    uint64
+	EngineNs       uint64
+	Lost           uint64
+	Exits          uint64
+}
+
+// Snapshot reads the row. It is false for a row that nobody ever held, and for one
+// that a supervisor is claiming at this moment.
+func (r *Row) Snapshot() (Snapshot, bool) {
+	for range 4 { // a row is claimed and settled within milliseconds at the very least
+		c := r.claim.Load()
+		if c&complete == 0 {
+			return Snapshot{}, false
+		}
+		s := Snapshot{
+			Held:       c&claimed != 0,
+			PID:        r.PID(),
+			Pool:       int(r.pool.Load()),
+			Slot:       int(r.slot.Load()),
+			Generation: r.generation.Load(),
+			Started:    time.Unix(0, int64(r.started.Load())),
+			State:      r.State(),
+			Exit:       Exit(r.exit.Load()),
+			Gauges:     r.gauges(),
+			Counts:     r.Counts(),
+		}
+		if r.claim.Load() == c {
+			return s, true
+		}
+	}
+	return Snapshot{}, false
+}
+
+// Counts reads the counters, also those of a free row.
+func (f *Fields) Counts() Counts {
+	c := Counts{
+		Requests:       f.Requests.Load(),
+		Accepted:       f.Accepted.Load(),
+		Adopted:        f.Adopted.Load(),
+		HandedOver:     f.HandedOver.Load(),
+		HandoffRefused: f.HandoffRefused.Load(),
+		EngineCalls:    f.EngineCalls.Load(),
+		EngineNs:       f.EngineNs.Load(),
+		Lost:           f.Lost.Load(),
+		Exits:          f.Exits.Load(),
+	}
+	for i := range f.Responses {
+		c.Responses[i] = f.Responses[i].Load()
+	}
+	return c
+}
+
+// Add adds other to c.
+func (c *Counts) Add(other Counts) {
+	c.Requests += other.Requests
+	for i, n := range other.Responses {
+		c.Responses[i] += n
+	}
+	c.Accepted += other.Accepted
+	c.Adopted += other.Adopted
+	c.HandedOver += other.HandedOver
+	c.HandoffRefused += other.HandoffRefused
+	c.EngineCalls += other.EngineCalls
+	c.EngineNs += other.EngineNs
+	c.Lost += other.Lost
+	c.Exits += other.Exits
+}
+
+// Totals is the sum over all rows, free ones included: it never falls.
+func (b *Board) Totals() Counts {
+	var sum Counts
+	for _, r := range b.rows {
+		sum.Add(r.Counts())
+	}
+	return sum
+}

@@ -1,0 +1,50 @@
+package scoreboard
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// Offsets are part of the layout: these lines do not compile when one moves. New fields
+// take the place of spare words.
+var (
+	_ = [1]struct{}{}[unsafe.Sizeof(Fields{})-rowBytes]
+	_ = [1]struct{}{}[unsafe.Sizeof(Fields{})%lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.claim)-0*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.exit)-0*lineBytes-56]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Ticked)-1*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.BusySince)-1*lineBytes-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.InFlight)-2*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Idle)-2*lineBytes-16]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Requests)-3*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Responses)-3*lineBytes-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Accepted)-4*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.HandoffRefused)-4*lineBytes-24]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.EngineCalls)-5*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.EngineNs)-5*lineBytes-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Lost)-6*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Exits)-6*lineBytes-8]
+
+	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})-histogramBytes]
+	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})%lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Histogram{}.buckets)-lineBytes]
+
+	_ = [1]struct{}{}[unsafe.Sizeof(Stamp{})-unsafe.Sizeof(atomic.Uint64{})]
+)
+
+// The functions below point into a mapping, which is page-aligned and not the garbage
+// collector's. The slice expressions panic where the check of the header did not.
+
+func wordAt(mem []byte, offset uint64) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+wordBytes])))
+}
+
+func fieldsAt(mem []byte, offset uint64) *Fields {
+	return (*Fields)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+rowBytes])))
+}
+
+func histogramAt(mem []byte, offset uint64) *Histogram {
+	return (*Histogram)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+histogramBytes])))
+}
+
+func stampOf(word *atomic.Uint64) *Stamp { return (*Stamp)(unsafe.Pointer(word)) }
