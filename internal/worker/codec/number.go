@@ -100,6 +100,26 @@ func (s *scanner) skipNumber() bool {
 // startsNumber tells whether c begins a number.
 func startsNumber(c byte) bool { return c == '-' || c-'0' <= 9 }
 
+// small reads one to seven digits that are all of a number: pixels, counts, words of a
+// vocabulary. It reports false, having read nothing, where there is anything else.
+func (s *scanner) small() (uint32, bool) {
+	b, from := s.b, s.i
+	v, i := uint32(0), from
+	for ; i < len(b) && i < from+8; i++ {
+		d := b[i] - '0'
+		if d > 9 {
+			break
+		}
+		v = v*10 + uint32(d)
+	}
+	n := i - from
+	if n == 0 || n == 8 || i == len(b) || n > 1 && b[from] == '0' || b[i] != ',' && b[i] != ']' {
+		return 0, false
+	}
+	s.i = i
+	return v, true
+}
+
 // powers are those of ten that a float64 holds exactly.
 var powers = [...]float64{
 	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
@@ -108,6 +128,9 @@ var powers = [...]float64{
 
 // float32 reads a number as the nearest float32, ties to even.
 func (s *scanner) float32() (float32, bool) {
+	if v, ok := s.small(); ok {
+		return float32(v), true // exact: below 2^24
+	}
 	if s.i >= len(s.b) || !startsNumber(s.b[s.i]) {
 		return 0, s.unexpected("a number")
 	}
@@ -161,6 +184,9 @@ func (n *number) float32() (float32, bool) {
 
 // int64 reads an integer: digits, with a sign or without.
 func (s *scanner) int64() (int64, bool) {
+	if v, ok := s.small(); ok {
+		return int64(v), true
+	}
 	if s.i >= len(s.b) || !startsNumber(s.b[s.i]) {
 		return 0, s.unexpected("an integer")
 	}

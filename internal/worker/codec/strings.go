@@ -109,7 +109,7 @@ func (s *scanner) escape() bool {
 func (s *scanner) hex4(at int) (r rune, ok bool) {
 	if at+6 > len(s.b) {
 		s.i = len(s.b)
-		return 0, s.unexpected("four hexadecimal digits")
+		return 0, s.unexpected("a hexadecimal digit")
 	}
 	for _, c := range s.b[at+2 : at+6] {
 		switch {
