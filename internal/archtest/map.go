@@ -29,6 +29,7 @@ var rooms = map[string]room{
 	"internal/worker/api": {3, workers, false},
 
 	"internal/supervisor/slot":      {2, super, true},
+	"internal/supervisor/rollout":   {2, super, true},
 	"internal/supervisor/sizing":    {2, super, true},
 	"internal/worker/accept":        {2, workers, false},
 	"internal/worker/admission":     {2, workers, false},
