@@ -42,6 +42,7 @@ var rooms = map[string]room{
 	"internal/supervisor/machine": {1, super, false},
 	"internal/supervisor/cache":   {1, super, false},
 	"internal/ipc/activation":     {1, shared, false},
+	"internal/ipc/handoff":        {1, shared, false},
 	"internal/ipc/notify":         {1, shared, false},
 	"internal/ipc/control":        {1, shared, false},
 	"internal/ipc/scoreboard":     {1, shared, false},

@@ -1,0 +1,123 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Take receives the connection that has waited longest, or returns ErrEmpty or
+// ErrNoRoom. The descriptor is the caller's, close-on-exec.
+//
+// A descriptor for which the receiver has no room is closed by the kernel (unix(7),
+// MSG_CTRUNC), and so is the client's connection. Therefore Take looks first, with
+// MSG_PEEK, which hands out a second reference to the connection and leaves the message
+// where it is. Without room for that, nothing has happened. With it, the connection is
+// in hand before its message is taken.
+func (q *Queue) Take() (connFD int, m Message, err error) {
+	connFD = -1
+	if e := q.readRaw.Control(func(fd uintptr) { connFD, m, err = q.take(int(fd)) }); e != nil {
+		return -1, Message{}, q.closed(e)
+	}
+	return connFD, m, err
+}
+
+func (q *Queue) take(fd int) (int, Message, error) {
+	for {
+		seen, err := receive(fd, unix.MSG_PEEK)
+		if err != nil {
+			return -1, Message{}, err
+		}
+		if seen.discarded {
+			return -1, Message{}, ErrNoRoom
+		}
+		got, err := receive(fd, 0)
+		if err != nil { // another process took it
+			seen.close()
+			return -1, Message{}, err
+		}
+		if got.n == seen.n && got.data == seen.data && got.fd < 0 {
+			got.fd, seen.fd = seen.fd, -1
+		}
+		seen.close()
+		m, ours := got.decode()
+		if ours && got.fd >= 0 {
+			return got.fd, m, nil
+		}
+		if got.close(); ours && got.discarded {
+			q.lost.Add(1)
+		} else {
+			q.dropped.Add(1)
+		}
+		if got.n == 0 { // as at the end of a queue that nobody can write to
+			return -1, Message{}, ErrEmpty
+		}
+	}
+}
+
+// parcel is one message as received.
+type parcel struct {
+	data      wire
+	n         int  // bytes of data
+	whole     bool // and there were no more
+	fd        int  // -1: none
+	discarded bool // the kernel had a descriptor that it could not give us
+}
+
+// receive returns the message at the head of the queue, and with MSG_PEEK leaves it there.
+func receive(fd, flags int) (parcel, error) {
+	p := parcel{fd: -1}
+	control := make([]byte, unix.CmsgSpace(4)) // an int; the kernel closes what is beyond
+	for {
+		n, controlled, got, _, err := unix.Recvmsg(fd, p.data[:], control, flags|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return p, ErrEmpty
+		case err != nil:
+			return p, fmt.Errorf("take from the handoff queue: %w", err)
+		}
+		fds := rights(control[:controlled])
+		for i, fd := range fds {
+			if i == 0 {
+				p.fd = fd
+			} else {
+				unix.Close(fd)
+			}
+		}
+		p.n = n
+		p.whole = n == messageBytes && got&unix.MSG_TRUNC == 0
+		p.discarded = got&unix.MSG_CTRUNC != 0 && len(fds) == 0
+		return p, nil
+	}
+}
+
+// rights returns the descriptors in a control message.
+func rights(control []byte) (fds []int) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return nil
+	}
+	for i := range messages {
+		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			fds = append(fds, got...)
+		}
+	}
+	return fds
+}
+
+func (p *parcel) decode() (Message, bool) {
+	if !p.whole {
+		return Message{}, false
+	}
+	return p.data.decode()
+}
+
+func (p *parcel) close() {
+	if p.fd >= 0 {
+		unix.Close(p.fd)
+		p.fd = -1
+	}
+}
