@@ -26,7 +26,8 @@ var rooms = map[string]room{
 	"internal/supervisor": {4, super, false},
 	"internal/worker":     {4, workers, false},
 
-	"internal/worker/api": {3, workers, false},
+	"internal/supervisor/admin": {3, super, false},
+	"internal/worker/api":       {3, workers, false},
 
 	"internal/supervisor/slot":      {2, super, true},
 	"internal/supervisor/rollout":   {2, super, true},

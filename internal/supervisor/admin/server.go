@@ -1,0 +1,206 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
+)
+
+// Service is what operators steer. Its methods are called from many goroutines; their
+// errors reach the operator unchanged where they are *ipc.Failure. ctx is done when
+// nobody waits for the answer any more, or the server ends.
+type Service interface {
+	// Status returns how the service is, within answerLimit.
+	Status(ctx context.Context) (Status, error)
+	// Reload reloads, or says why it did not. It calls progress, which never blocks, from
+	// any goroutine, but not after it has returned. A caller who goes away ends ctx; the
+	// service decides what that means.
+	Reload(ctx context.Context, r ReloadRequest, progress func(Progress)) (ReloadResult, error)
+	// Stop begins to stop the service and returns at once.
+	Stop(ctx context.Context, quick bool) error
+	// Events yields what Log.Events does.
+	Events(ctx context.Context, after uint64, follow bool) iter.Seq[Event]
+}
+
+// Limits of the server. All clients are operators of this machine: these keep a stuck or
+// wrong program from costing the service anything, not an enemy.
+const (
+	maxHeader   = 16 << 10
+	maxClients  = 64               // connections; the next is closed at once
+	headerLimit = 5 * time.Second  // for a request to arrive
+	idleLimit   = 30 * time.Second // between two requests
+	writeLimit  = 10 * time.Second // for a client to take what was written
+	answerLimit = 10 * time.Second // for the service to answer what needs no waiting
+	endLimit    = time.Second      // for last answers once the server shall end
+	socketMode  = 0o600
+	dirMode     = 0o700
+)
+
+// Server serves one admin socket.
+type Server struct {
+	service Service
+	socket  *activation.Socket // nil: the listener was the caller's
+	ln      net.Listener
+	http    *http.Server
+	open    sync.WaitGroup // connections
+}
+
+// Open binds the admin socket at path, in a directory that is made if it is not there.
+// A socket whose owner is gone is taken over. Who opens a server calls Serve, or Close.
+//
+// The error is an *ipc.Failure: somebody answers there (69), or the path may not be
+// used (77).
+func Open(path string, s Service) (*Server, error) {
+	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
+		return nil, openFailure(path, err)
+	}
+	socket, err := activation.Bind(activation.Spec{Network: "unix", Address: path, Mode: socketMode})
+	if err != nil {
+		return nil, openFailure(path, err)
+	}
+	ln, err := socket.Listener()
+	socket.FD = -1 // the listener's now; the socket keeps the file, which its Close removes
+	if err != nil {
+		_ = socket.Close()
+		return nil, openFailure(path, err)
+	}
+	server := New(ln, s)
+	server.socket = socket
+	return server, nil
+}
+
+// openFailure words err for the setting that names path.
+func openFailure(path string, err error) *ipc.Failure {
+	f := &ipc.Failure{
+		Exit: ipc.ExitUnavailable, What: fmt.Sprintf("open admin socket %s: %v", path, err), Err: err,
+		Try: "set admin to another path, or to off",
+	}
+	var cause *ipc.Failure
+	switch {
+	case errors.As(err, &cause):
+		f.Exit, f.What = cause.Exit, "open admin socket: "+cause.What
+	case errors.Is(err, fs.ErrPermission):
+		f.Exit = ipc.ExitPermission
+	}
+	return f
+}
+
+// New returns a server on ln, which it owns. Who makes a server calls Serve, or Close.
+func New(ln net.Listener, s Service) *Server {
+	server := &Server{service: s, ln: &fewClients{Listener: ln}}
+	server.http = &http.Server{
+		Handler: server.routes(), ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
+		// A client that sends nonsense is told so; nobody else needs to read of it.
+		ErrorLog: log.New(io.Discard, "", 0),
+		ConnState: func(_ net.Conn, st http.ConnState) {
+			switch st {
+			case http.StateNew:
+				server.open.Add(1)
+			case http.StateClosed:
+				server.open.Done()
+			}
+		},
+	}
+	return server
+}
+
+// Serve answers until ctx is done, then lets last answers leave for a moment, and
+// returns when everything it started has ended and the socket is removed. It waits for
+// the Service's methods, whose ctx is done by then. It may be called once.
+func (s *Server) Serve(ctx context.Context) error {
+	requests, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s.http.BaseContext = func(net.Listener) context.Context { return requests }
+	ended := make(chan error, 1)
+	go func() { ended <- s.http.Serve(s.ln) }()
+	var err error
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		s.remove() // before the listener closes: then nobody is refused by a file without an owner
+		last, stop := context.WithTimeout(context.Background(), endLimit)
+		followers := time.AfterFunc(endLimit/4, cancel) // they would wait for more events
+		_ = s.http.Shutdown(last)
+		followers.Stop()
+		stop()
+		<-ended
+	}
+	cancel()
+	_ = s.http.Close()
+	s.remove()
+	s.open.Wait()
+	if err != nil {
+		return fmt.Errorf("serve admin socket: %w", err)
+	}
+	return nil
+}
+
+// Close closes a server that was not served.
+func (s *Server) Close() {
+	s.remove()
+	s.ln.Close()
+}
+
+// remove removes the socket's file.
+func (s *Server) remove() {
+	if s.socket != nil {
+		_ = s.socket.Close()
+		s.socket = nil
+	}
+}
+
+// fewClients closes connections beyond maxClients: a program that opens them without end
+// must not take the supervisor's descriptors.
+type fewClients struct {
+	net.Listener
+	mu   sync.Mutex // guards open
+	open int
+}
+
+func (l *fewClients) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		l.mu.Lock()
+		full := l.open == maxClients
+		if !full {
+			l.open++
+		}
+		l.mu.Unlock()
+		if !full {
+			return &countedConn{Conn: c, release: sync.OnceFunc(l.release)}, nil
+		}
+		c.Close()
+	}
+}
+
+func (l *fewClients) release() {
+	l.mu.Lock()
+	l.open--
+	l.mu.Unlock()
+}
+
+type countedConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *countedConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}

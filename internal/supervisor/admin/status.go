@@ -1,0 +1,104 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Duration is a time.Duration that JSON holds as a number of seconds.
+type Duration time.Duration
+
+// MarshalJSON writes seconds, to the nanosecond.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return json.Marshal(time.Duration(d).Seconds())
+}
+
+// UnmarshalJSON reads seconds. A number that no duration holds is an error.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var seconds float64
+	if err := json.Unmarshal(b, &seconds); err != nil {
+		return err
+	}
+	ns := math.Round(seconds * float64(time.Second))
+	if ns >= math.MaxInt64 || ns <= math.MinInt64 {
+		return fmt.Errorf("%v seconds are no duration", seconds)
+	}
+	*d = Duration(ns)
+	return nil
+}
+
+// Status is how a service is.
+type Status struct {
+	Time       time.Time `json:"time"` // when this was true
+	Version    string    `json:"version"`
+	PID        int       `json:"pid"` // of the supervisor
+	Generation uint64    `json:"generation"`
+	Uptime     Duration  `json:"uptime_seconds"`
+	Listen     []string  `json:"listen"` // as "127.0.0.1:8000" and "unix:/run/preforkd/http.sock"
+	Pools      []Pool    `json:"pools"`
+	LastReload *Reload   `json:"last_reload,omitempty"` // nil: none yet
+	Events     []Event   `json:"events"`                // the latest, oldest first
+}
+
+// Pool is a number of workers of one kind.
+type Pool struct {
+	Name  string `json:"name"`
+	Size  int    `json:"size"` // how many workers it shall have
+	Slots []Slot `json:"slots"`
+}
+
+// Slot is a worker's place in its pool. During a reload a place may be listed twice,
+// once a generation.
+type Slot struct {
+	Index             int      `json:"index"`
+	State             string   `json:"state"`            // as package slot calls it; "waiting" and "failed" without a process
+	Reason            string   `json:"reason,omitempty"` // of the state: why it leaves, what it waits for
+	PID               int      `json:"pid,omitempty"`    // 0: no process
+	Generation        uint64   `json:"generation"`
+	Age               Duration `json:"age_seconds"` // of the process
+	Restarts          int      `json:"restarts"`    // since the service started
+	LastExit          string   `json:"last_exit,omitempty"`
+	InFlight          int      `json:"in_flight"` // requests
+	RequestsPerSecond float64  `json:"requests_per_second"`
+	P50               Duration `json:"p50_seconds"` // of recent requests; 0: none
+	P99               Duration `json:"p99_seconds"`
+	PSS               int64    `json:"pss_bytes"` // its share of resident memory; 0: unknown
+	Models            []string `json:"models"`    // as name/version
+}
+
+// Reload is how a reload went.
+type Reload struct {
+	Time    time.Time `json:"time"`             // of its end
+	Outcome string    `json:"outcome"`          // as package rollout calls it
+	Reason  string    `json:"reason,omitempty"` // why it was rolled back
+	Took    Duration  `json:"took_seconds"`
+}
+
+// ReloadRequest says how to reload.
+type ReloadRequest struct {
+	DryRun bool // show the differences, prove the canary, change nothing
+	NoWait bool // fail with status 75 where another reload is under way
+}
+
+// Progress is one line of a reload under way.
+type Progress struct {
+	Time  time.Time `json:"time"`
+	Phase string    `json:"phase,omitempty"` // as package rollout calls it
+	Text  string    `json:"text"`            // for people
+	Ready int       `json:"ready"`           // workers of the new generation
+	Of    int       `json:"of"`
+}
+
+// ReloadResult is how a reload that was asked for ended. Exit, Message and Try are those
+// of the command: Exit is 0, or the Failure's.
+type ReloadResult struct {
+	Exit        int      `json:"exit"`
+	Message     string   `json:"message"`
+	Try         string   `json:"try,omitempty"`
+	Outcome     string   `json:"outcome"`
+	Generation  uint64   `json:"generation"` // that serves now
+	Took        Duration `json:"took_seconds"`
+	Differences []string `json:"differences,omitempty"` // between what ran and what was read
+}
