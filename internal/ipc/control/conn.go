@@ -29,9 +29,9 @@ var (
 	ErrClosed = errors.New("the control channel is closed")
 )
 
-// Handler answers a request. ctx ends with the asker's deadline or when the channel
-// has ended; an asker that merely cancels is not heard. The result is sent as JSON; an *ipc.Failure in the error's chain crosses
-// as it is, another error as its text.
+// Handler answers a request. ctx ends with the asker's deadline, or when the channel has
+// ended; an asker that cancels without one is not heard. The result is sent as JSON; an
+// *ipc.Failure in the error's chain crosses as it is, another error as its text.
 type Handler func(ctx context.Context, body json.RawMessage) (any, error)
 
 // Conn is one end of a channel.

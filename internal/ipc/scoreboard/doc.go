@@ -9,8 +9,8 @@
 // a board gets an error from Open and never misreads it.
 //
 // It never decides: states, reasons and what follows from a stopped clock are the
-// supervisor's. It takes no lock, and after Open it makes no system call and allocates
-// nothing except in Claim, Snapshot's callers and errors.
+// supervisor's. It takes no lock, and what a request needs (counters, gauges, stamps,
+// Observe) makes no system call and allocates nothing.
 //
 // All methods are safe for concurrent use, between processes too, except Close. Who
 // writes what, and the races: docs/internals/scoreboard.md.

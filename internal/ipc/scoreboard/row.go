@@ -157,13 +157,14 @@ func (r *Row) become(serial, pid uint64) bool {
 // PID is the process in the row: 0 if none is known yet, or if the row is free; -1 if
 // somebody began to settle the row and has not finished.
 func (r *Row) PID() int {
-	switch pid := r.pid.Load() & settled; {
-	case r.Claimer() == 0:
+	c, p := r.claim.Load(), r.pid.Load()
+	switch {
+	case c&claimed == 0, p&serials != c&serials: // the latter: its claimer has not come to write it
 		return 0
-	case pid == settled:
+	case p&settled == settled:
 		return -1
 	default:
-		return int(pid)
+		return int(p & settled)
 	}
 }
 
@@ -190,7 +191,13 @@ type Gauges struct{ InFlight, Connections, Idle int64 }
 func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
 	c := r.claim.Load()
 	serial := c & serials
-	if c&claimed == 0 || !r.pid.CompareAndSwap(serial|uint64(uint32(pid)), serial|settled) {
+	if c&claimed == 0 {
+		return Gauges{}, false
+	}
+	if p := r.pid.Load(); p&serials != serial { // its claimer died inside Claim
+		r.pid.CompareAndSwap(p, serial)
+	}
+	if !r.pid.CompareAndSwap(serial|uint64(uint32(pid)), serial|settled) {
 		return Gauges{}, false
 	}
 	if pid > 0 {
