@@ -30,7 +30,7 @@ def notify(text):
 // TestCrashesLeaveNothingBehind kills workers a hundred times: descriptors, threads and
 // children of the supervisor are as many as before, and no zombie is left.
 func TestCrashesLeaveNothingBehind(t *testing.T) {
-	s := testkit.Start(t, testkit.Options{Set: []string{"worker.max_crashes=1000", "worker.crash_window=1ms"}})
+	s := testkit.Start(t, testkit.Options{Set: []string{"worker.max_crashes=1000", "worker.max_backoff=1ms"}})
 	before := testkit.Descriptors(t, s.PID)
 	for i := range times(100, 500) {
 		n := s.Reports()

@@ -175,15 +175,15 @@ func (s *Supervisor) onMessage(m notify.Message) {
 	if usec, ok := m.Get("EXTEND_TIMEOUT_USEC"); ok {
 		s.extend(w, usec)
 	}
-	if _, ok := m.Get("WATCHDOG"); ok && w.state == slot.Ready {
-		w.deadline = s.now() + w.slot.pool.clocks.heartbeat
-	}
 	if v, _ := m.Get("READY"); v == "1" && w.state == slot.Loading {
 		w.ready = s.now()
 		w.slot.failed = false
 		s.apply(w, slot.OnReady)
 		s.log.Info("worker ready", "slot", w.slot.index, "pid", m.PID, "took", (w.ready - w.started).Round(time.Millisecond))
 		s.firstReady()
+	}
+	if _, ok := m.Get("WATCHDOG"); ok && w.state == slot.Ready {
+		w.deadline = s.now() + w.slot.pool.clocks.heartbeat
 	}
 }
 

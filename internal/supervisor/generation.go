@@ -88,7 +88,7 @@ func (s *Supervisor) newPool(g *generation, path string, command []string, model
 	p := &pool{
 		gen: g, name: "main", path: path, command: command, procs: plan.Procs,
 		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
-		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow},
+		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff},
 	}
 	for i := range plan.Workers {
 		p.slots = append(p.slots, &poolSlot{pool: p, index: i})

@@ -41,7 +41,7 @@ func (s *Supervisor) bootFailed(w *worker) {
 	case w.reason == slot.Boot:
 		s.bootErr = &ipc.Failure{
 			Exit: ipc.ExitBoot, Try: "raise timeouts.boot, or see what the worker waits for",
-			What: fmt.Sprintf("worker not ready within timeouts.boot (%v)%s", w.slot.pool.clocks.boot, quote(w.tail.lines)),
+			What: fmt.Sprintf("worker not ready within timeouts.boot (%v)%s%s", w.slot.pool.clocks.boot, w.lastStatus(), quote(w.tail.lines)),
 		}
 	default:
 		how := "could not be started"
@@ -50,9 +50,18 @@ func (s *Supervisor) bootFailed(w *worker) {
 		}
 		s.bootErr = &ipc.Failure{
 			Exit: ipc.ExitBoot, Try: "run " + w.slot.pool.path + " with the same settings, or see the log",
-			What: fmt.Sprintf("worker ended before it was ready: %s%s", how, quote(w.tail.lines)),
+			What: fmt.Sprintf("worker ended before it was ready: %s%s%s", how, w.lastStatus(), quote(w.tail.lines)),
 		}
 	}
+}
+
+// lastStatus is what w said last that it was doing, such as loading a file that made
+// the engine abort.
+func (w *worker) lastStatus() string {
+	if w.status == "" {
+		return ""
+	}
+	return ", while it was " + w.status
 }
 
 // exhausted is the failure of a service none of whose slots can keep a worker.

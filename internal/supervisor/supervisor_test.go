@@ -35,7 +35,7 @@ func TestGoroutinesEnd(t *testing.T) {
 	cfg.Models = filepath.Join(testkit.Root(t), "models")
 	cfg.Cache.Dir = filepath.Join(testkit.Root(t), ".cache", "test-models")
 	cfg.Worker.Command = []string{filepath.Join(testkit.Programs(t), "preforkd-worker")}
-	cfg.Worker.MaxCrashes, cfg.Worker.CrashWindow = 1000, time.Millisecond
+	cfg.Worker.MaxCrashes, cfg.Worker.MaxBackoff = 1000, time.Millisecond
 	cfg.Log.File = filepath.Join(t.TempDir(), "log")
 
 	start := runtime.NumGoroutine()

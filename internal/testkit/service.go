@@ -86,7 +86,7 @@ func (o Options) Command(t testing.TB) *exec.Cmd {
 		args = append(args, "--set", s)
 	}
 	cmd := exec.Command(filepath.Join(Programs(t), "preforkd"), args...)
-	cmd.Env = append(os.Environ(), "GOTRACEBACK=all")
+	cmd.Env = append(os.Environ(), "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0")
 	cmd.Env = append(cmd.Env, o.Env...)
 	return cmd
 }

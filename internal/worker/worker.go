@@ -119,8 +119,7 @@ func (w *worker) load() error {
 	if w.engine, err = onnx.Open(library); err != nil {
 		return err
 	}
-	_ = w.supers.Send(fmt.Sprintf("STATUS=loading %d models", len(w.manifest.Models)))
-	w.models, err = repository.Load(w.engine, w.manifest.Models)
+	w.models, err = repository.Load(&announcing{w.engine, w}, w.manifest.Models)
 	if bad := (*repository.LoadError)(nil); errors.As(err, &bad) {
 		return &ipc.Failure{
 			Exit: ipc.ExitBoot, What: err.Error(), Err: err,
@@ -128,6 +127,23 @@ func (w *worker) load() error {
 		}
 	}
 	return err
+}
+
+// announcing tells the supervisor which file comes next: on some damaged files the
+// engine's native code aborts the process, which can then say nothing more.
+type announcing struct {
+	inference.Engine
+	w *worker
+}
+
+// Load announces path by the name that the operator gave it.
+func (a *announcing) Load(path string) (inference.Model, error) {
+	for _, m := range a.w.manifest.Models {
+		if m.Path == path {
+			_ = a.w.supers.Send("STATUS=loading " + m.Source)
+		}
+	}
+	return a.Engine.Load(path)
 }
 
 // listen makes the HTTP server and its listeners.

@@ -22,7 +22,8 @@ type call struct {
 	r       *http.Request
 	control *http.ResponseController
 	query   url.Values
-	started bool // the answer has begun
+	limit   time.Duration // for the client to take what is written
+	started bool          // the answer has begun
 }
 
 // route is what the server knows of a path.
@@ -41,8 +42,8 @@ func (s *Server) routes() http.Handler {
 		"/v1/events": {http.MethodGet, []string{"after", "follow"}, s.events},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{w: w, r: r, control: http.NewResponseController(w)}
-		_ = c.control.SetWriteDeadline(time.Now().Add(writeLimit))
+		c := &call{w: w, r: r, control: http.NewResponseController(w), limit: s.write}
+		_ = c.control.SetWriteDeadline(time.Now().Add(c.limit))
 		defer c.bug()
 		if err := c.serve(table); err != nil && !c.started {
 			c.fail(err)
@@ -183,9 +184,9 @@ func (c *call) encode(v any) error {
 }
 
 // line adds a line with v to the answer and waits until the client has taken it, or has
-// not done so for writeLimit.
+// not done so in time.
 func (c *call) line(v any) error {
-	if err := c.control.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
+	if err := c.control.SetWriteDeadline(time.Now().Add(c.limit)); err != nil {
 		return err
 	}
 	if err := c.encode(v); err != nil {

@@ -55,6 +55,7 @@ type Server struct {
 	socket  *activation.Socket // nil: the listener was the caller's
 	ln      net.Listener
 	http    *http.Server
+	write   time.Duration  // writeLimit, shorter in tests
 	open    sync.WaitGroup // connections
 }
 
@@ -100,7 +101,7 @@ func openFailure(path string, err error) *ipc.Failure {
 
 // New returns a server on ln, which it owns. Who makes a server calls Serve, or Close.
 func New(ln net.Listener, s Service) *Server {
-	server := &Server{service: s, ln: &fewClients{Listener: ln}}
+	server := &Server{service: s, ln: &fewClients{Listener: ln}, write: writeLimit}
 	server.http = &http.Server{
 		Handler: server.routes(), ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
 		// A client that sends nonsense is told so; nobody else needs to read of it.

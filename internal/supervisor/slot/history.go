@@ -6,15 +6,12 @@ import "time"
 type Policy struct {
 	MaxCrashes  int           // within CrashWindow; beyond it the slot has failed
 	CrashWindow time.Duration // also how long a failed slot waits between attempts
+	MaxWait     time.Duration // the longest wait before another restart
 }
 
-// The waiting time before the second restart, and the longest one: the values that
-// systemd and Kubernetes users know in shape (exponential, capped), with a start
-// small enough that a service of few workers does not notice.
-const (
-	firstWait = 100 * time.Millisecond
-	maxWait   = 10 * time.Second
-)
+// firstWait is the waiting time before the second restart: small enough that a service
+// of few workers does not notice. The next ones double, up to Policy.MaxWait.
+const firstWait = 100 * time.Millisecond
 
 // History is what a slot remembers of its crashes. The zero value has seen none.
 type History struct {
@@ -30,14 +27,14 @@ type History struct {
 // times its wait served takes one step back, so that a worker that dies once an hour is
 // always replaced at once.
 func (h *History) Crashed(now, served time.Duration, jitter float64, p Policy) (wait time.Duration, failed bool) {
-	h.decay(served)
+	h.decay(served, p)
 	h.forget(now, p.CrashWindow)
 	h.crashes = append(h.crashes, now)
 	if len(h.crashes) > p.MaxCrashes {
 		return spread(p.CrashWindow, jitter), true
 	}
 	if h.streak > 0 {
-		wait = spread(backoff(h.streak), jitter)
+		wait = spread(p.backoff(h.streak), jitter)
 	}
 	h.streak++
 	return wait, false
@@ -56,19 +53,19 @@ func (h *History) forget(now, window time.Duration) {
 }
 
 // decay takes back one step of the back-off for each ten times its wait served.
-func (h *History) decay(served time.Duration) {
-	for h.streak > 0 && served >= 10*backoff(h.streak) {
-		served -= 10 * backoff(h.streak)
+func (h *History) decay(served time.Duration, p Policy) {
+	for h.streak > 0 && served >= 10*p.backoff(h.streak) {
+		served -= 10 * p.backoff(h.streak)
 		h.streak--
 	}
 }
 
-func backoff(streak int) time.Duration {
+func (p Policy) backoff(streak int) time.Duration {
 	wait := firstWait
-	for i := 1; i < streak && wait < maxWait; i++ {
+	for i := 1; i < streak && wait < p.MaxWait; i++ {
 		wait *= 2
 	}
-	return min(wait, maxWait)
+	return min(wait, p.MaxWait)
 }
 
 // spread returns d, up to a half longer, so that slots that crashed together do not

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-var policy = Policy{MaxCrashes: 5, CrashWindow: time.Minute}
+var policy = Policy{MaxCrashes: 5, CrashWindow: time.Minute, MaxWait: 10 * time.Second}
 
 func TestBackOff(t *testing.T) {
 	var h History
@@ -55,7 +55,7 @@ func TestBackOffIsBounded(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 500 {
 		var h History
-		p := Policy{MaxCrashes: 1 + r.IntN(10), CrashWindow: time.Duration(1+r.IntN(100)) * time.Second}
+		p := Policy{MaxCrashes: 1 + r.IntN(10), CrashWindow: time.Duration(1+r.IntN(100)) * time.Second, MaxWait: time.Duration(1 + r.Int64N(int64(time.Minute)))}
 		var at []time.Duration
 		now := time.Duration(0)
 		for range 50 {
@@ -71,7 +71,7 @@ func TestBackOffIsBounded(t *testing.T) {
 			if failed != (recent > p.MaxCrashes) {
 				t.Fatalf("%d crashes in the window of %d allowed: failed %v", recent, p.MaxCrashes, failed)
 			}
-			if limit := max(maxWait, p.CrashWindow) * 3 / 2; wait < 0 || wait > limit {
+			if limit := max(p.MaxWait, p.CrashWindow) * 3 / 2; wait < 0 || wait > limit {
 				t.Fatalf("wait %v, at most %v", wait, limit)
 			}
 		}
