@@ -159,7 +159,7 @@ func TestSizes(t *testing.T) {
 		}
 		for _, d := range s.file.Decls {
 			f, ok := d.(*ast.FuncDecl)
-			if !ok || f.Body == nil {
+			if !ok || f.Body == nil || s.test { // a table of cases is as long as its cases
 				continue
 			}
 			if n := s.set.Position(f.Body.Rbrace).Line - s.set.Position(f.Pos()).Line + 1; n > maxFunctionLines {
