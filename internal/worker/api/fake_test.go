@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
-	"github.com/valyala/fasthttp/fasthttputil"
 
 	"preforkd/internal/inference"
 	"preforkd/internal/inference/repository"
@@ -164,26 +163,17 @@ func serve(t testing.TB, a *API, o ServerOptions) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serveOn(t, a, o, ln)
-}
-
-func serveOn(t testing.TB, a *API, o ServerOptions, ln net.Listener) string {
 	s := a.Server(o)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ln) }()
 	t.Cleanup(func() {
-		if err := errors.Join(s.Shutdown(), <-ended); err != nil {
+		err := s.Shutdown()
+		_ = ln.Close() // Shutdown knows no listener before Serve has begun
+		if err = errors.Join(err, <-ended); err != nil {
 			t.Error(err)
 		}
 	})
 	return ln.Addr().String()
-}
-
-// inMemory serves a without sockets, for time.
-func inMemory(t testing.TB, a *API, o ServerOptions) *fasthttputil.InmemoryListener {
-	ln := fasthttputil.NewInmemoryListener()
-	serveOn(t, a, o, ln)
-	return ln
 }
 
 // client is one connection that sends bytes as they are.

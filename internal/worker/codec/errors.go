@@ -67,10 +67,24 @@ func (p *path) String() string {
 		case i > 0:
 			b.WriteByte('.')
 		}
-		b.WriteString(x.name)
-		b.WriteString(clip(x.key))
+		if x.name != "" || plain(x.key) {
+			b.WriteString(x.name)
+			b.WriteString(clip(x.key))
+		} else {
+			b.WriteString(strconv.Quote(clip(x.key)))
+		}
 	}
 	return b.String()
+}
+
+// plain tells whether key reads well without quotes.
+func plain(key []byte) bool {
+	for _, c := range key {
+		if c <= ' ' || c == '.' || c == '"' || c == '[' || c == '\\' || c == 0x7f {
+			return false
+		}
+	}
+	return len(key) > 0
 }
 
 // clip returns a client's text, short enough for a message.

@@ -109,6 +109,8 @@ func TestInferNamesWhatIsWrong(t *testing.T) {
 		`{"a":1 "b":2}`:                        `body: '"' where ',' or '}' is expected (offset 7)`,
 		`{"a":tru}`:                            `a: 't' where a value is expected (offset 5)`,
 		`{"a":[1,]}`:                           `a: ']' where a value is expected (offset 8)`,
+		`{"":NaN}`:                             `"": 'N' where a value is expected (offset 4)`,
+		`{"a.\n":NaN}`:                         `"a.\\n": 'N' where a value is expected (offset 8)`,
 		`{"a":NaN}`:                            `a: 'N' where a value is expected (offset 5)`,
 		`{"a":.5}`:                             `a: '.' where a value is expected (offset 5)`,
 		`{"a":1.}`:                             `a: '}' where a digit is expected (offset 7)`,
