@@ -267,8 +267,7 @@ func duplicate(t testing.TB, fd int) int {
 	return got
 }
 
-// TestDescriptorLimit: without a free descriptor the connection stays in the queue; with
-// a single one it is taken, though Take needs two for a moment.
+// TestDescriptorLimit: without two free descriptors the connection stays in the queue.
 func TestDescriptorLimit(t *testing.T) {
 	q := open(t)
 	client, server := stream(t)
@@ -293,19 +292,19 @@ func TestDescriptorLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	limit(free)
-	for range 3 {
+	for _, n := range []int{free, free, free + 1, free + 1} {
+		limit(n)
 		if _, _, err := q.Take(); !errors.Is(err, ErrNoRoom) {
-			t.Fatalf("without room: %v", err)
+			t.Fatalf("with room for %d: %v", n-free, err)
 		}
 	}
 	if q.Depth() != 1 || q.Lost() != 0 {
 		t.Errorf("depth %d, lost %d", q.Depth(), q.Lost())
 	}
-	limit(free + 1)
+	limit(free + 2)
 	fd, _, err := q.Take()
 	if err != nil {
-		t.Fatalf("with room for one: %v", err)
+		t.Fatalf("with room for two: %v", err)
 	}
 	defer unix.Close(fd)
 	if _, err := unix.Write(client, []byte("x")); err != nil {

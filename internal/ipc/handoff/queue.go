@@ -24,9 +24,9 @@ var (
 	ErrFull = errors.New("the handoff queue is full")
 	// ErrEmpty is returned by Take when no connection waits.
 	ErrEmpty = errors.New("the handoff queue is empty")
-	// ErrNoRoom is returned by Take when this process may open no further descriptor.
-	// The connection still waits, for whoever has room.
-	ErrNoRoom = errors.New("no free descriptor for a connection of the handoff queue")
+	// ErrNoRoom is returned by Take when this process may not open the two descriptors
+	// that a connection needs. It still waits, for whoever has room.
+	ErrNoRoom = errors.New("no free descriptors for a connection of the handoff queue")
 )
 
 // Pair makes a queue and returns its two ends: close-on-exec and non-blocking, which is

@@ -13,8 +13,9 @@ import (
 // A descriptor for which the receiver has no room is closed by the kernel (unix(7),
 // MSG_CTRUNC), and so is the client's connection. Therefore Take looks first, with
 // MSG_PEEK, which hands out a second reference to the connection and leaves the message
-// where it is. Without room for that, nothing has happened. With it, the connection is
-// in hand before its message is taken.
+// where it is. Without room for that, and for one descriptor more, which net.FileConn
+// will need, nothing has happened. With it, the connection is in hand before its message
+// is taken.
 func (q *Queue) Take() (connFD int, m Message, err error) {
 	connFD = -1
 	if e := q.readRaw.Control(func(fd uintptr) { connFD, m, err = q.take(int(fd)) }); e != nil {
@@ -29,7 +30,8 @@ func (q *Queue) take(fd int) (int, Message, error) {
 		if err != nil {
 			return -1, Message{}, err
 		}
-		if seen.discarded {
+		if seen.discarded || seen.fd >= 0 && !room(seen.fd) {
+			seen.close()
 			return -1, Message{}, ErrNoRoom
 		}
 		got, err := receive(fd, 0)
@@ -54,6 +56,16 @@ func (q *Queue) take(fd int) (int, Message, error) {
 			return -1, Message{}, ErrEmpty
 		}
 	}
+}
+
+// room tells whether the process may open one more descriptor.
+func room(fd int) bool {
+	more, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(more)
+	return true
 }
 
 // parcel is one message as received.
