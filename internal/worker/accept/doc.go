@@ -1,12 +1,16 @@
-// Package accept is the worker's end of the shared listening socket: a net.Listener
-// that holds a bounded number of connections and can stop without losing one.
+// Package accept is where a worker's connections come from and where they go: from the
+// shared listening sockets and from workers that leave, and, when this worker leaves,
+// to those that stay.
 //
-// It owns two rules. While a worker holds its maximum it does not accept, so that new
+// It owns three rules. While a worker holds its maximum it does not accept, so that new
 // connections go to another worker or wait in the kernel, instead of being refused.
-// When it stops, what the kernel has already accepted for us is still served: closing
-// the last listener would reset it.
+// A connection may be given away only between two requests, when nothing of the next
+// one has been read: so nothing can be lost. And one that nobody takes is served here.
 //
-// Called by the worker, which hands it to fasthttp. It never reads from a connection.
+// Called by the worker, which hands Listeners and Adopters to fasthttp and reports each
+// connection's state back. It never looks at what it reads, never closes a connection
+// by itself, and never decides when to leave.
 //
-// All methods are safe for concurrent use.
+// All methods are safe for concurrent use. Nothing here starts a goroutine: connections
+// are given away by those that read them. The races: docs/internals/handoff.md.
 package accept

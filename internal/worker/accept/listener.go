@@ -1,60 +1,76 @@
 package accept
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Limit is a number of connections that several listeners share.
-type Limit struct{ free chan struct{} }
-
-// NewLimit returns a limit of n connections.
-func NewLimit(n int) *Limit { return &Limit{free: make(chan struct{}, n)} }
-
-// Open returns how many connections are held.
-func (l *Limit) Open() int { return len(l.free) }
-
 // Listener accepts from one shared socket.
 type Listener struct {
 	net.Listener
-	limit *Limit
-	stop  chan struct{}
-	once  sync.Once
+	pool  *Pool
+	index int
+
+	stop    chan struct{}
+	rest    bool // read after stop: what waits in the kernel is served first
+	once    sync.Once
+	serving atomic.Bool   // Accept has been called
+	ended   chan struct{} // Accept has returned io.EOF
+	endOnce sync.Once
 }
 
-// New returns a listener on ln that accepts while limit has room. It owns ln.
-func New(ln net.Listener, limit *Limit) *Listener {
-	return &Listener{Listener: ln, limit: limit, stop: make(chan struct{})}
+// Listener returns a listener on ln that accepts while the pool has room. It owns ln.
+// Index names ln among the worker's sockets.
+func (p *Pool) Listener(ln net.Listener, index int) *Listener {
+	l := &Listener{Listener: ln, pool: p, index: index, stop: make(chan struct{}), ended: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listeners = append(p.listeners, l)
+	if p.left {
+		l.end(false)
+	}
+	return l
 }
 
 // Accept waits for room and for a connection. After Stop it first returns what waits
-// in the kernel, then io.EOF.
+// in the kernel, then io.EOF; after Leave io.EOF.
 func (l *Listener) Accept() (net.Conn, error) {
+	l.serving.Store(true)
+	c, err := l.accept()
+	if err == io.EOF {
+		l.endOnce.Do(func() { close(l.ended) })
+	}
+	return c, err
+}
+
+func (l *Listener) accept() (net.Conn, error) {
 	select {
-	case l.limit.free <- struct{}{}:
+	case l.pool.places <- struct{}{}:
 	case <-l.stop:
 		return l.last()
 	}
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
 		c, err := l.Listener.Accept()
 		if err == nil {
-			return &conn{Conn: c, limit: l.limit}, nil
+			return l.wrap(c, true), nil
 		}
 		select {
 		case <-l.stop:
-			<-l.limit.free
+			<-l.pool.places
 			return l.last()
 		default:
 		}
 		if !passing(err) {
-			<-l.limit.free
+			<-l.pool.places
 			return nil, err
 		}
 		select {
@@ -64,6 +80,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
+func (l *Listener) wrap(c net.Conn, place bool) net.Conn {
+	l.pool.movable.Add(1)
+	conn := &conn{Conn: c, listener: l.index, since: time.Now(), place: place}
+	l.pool.add(conn)
+	return conn
+}
+
 // How long to wait when the kernel has no room for another connection: until some are
 // closed. The connection meanwhile waits in the queue, for us or for another worker.
 const (
@@ -71,28 +94,21 @@ const (
 	maxWait   = time.Second
 )
 
-// passing tells whether err of accept(2) goes away by itself.
-func passing(err error) bool {
-	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED, unix.EPERM, unix.EPROTO} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
 // last returns a connection that already waits, or io.EOF. Beyond the limit there is
-// no other worker to leave it to: whoever stops, stops with the service.
+// no other worker to leave it to: who stops, and does not leave, stops with the service.
 func (l *Listener) last() (net.Conn, error) {
+	if !l.rest {
+		return nil, io.EOF
+	}
 	c, err := l.acceptNow()
 	if err != nil {
 		return nil, io.EOF
 	}
 	select {
-	case l.limit.free <- struct{}{}:
-		return &conn{Conn: c, limit: l.limit}, nil
+	case l.pool.places <- struct{}{}:
+		return l.wrap(c, true), nil
 	default:
-		return c, nil
+		return l.wrap(c, false), nil
 	}
 }
 
@@ -123,24 +139,36 @@ func (l *Listener) acceptNow() (net.Conn, error) {
 }
 
 // Stop makes Accept return what waits and then io.EOF. It does not close the socket.
-func (l *Listener) Stop() {
+func (l *Listener) Stop() { l.end(true) }
+
+// end makes Accept return io.EOF, with rest only when nothing waits in the kernel.
+func (l *Listener) end(rest bool) {
 	l.once.Do(func() {
+		l.rest = rest
 		close(l.stop)
 		if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
-			_ = d.SetDeadline(time.Unix(1, 0))
+			_ = d.SetDeadline(past)
 		}
 	})
 }
 
-// conn gives its place back when it is closed.
-type conn struct {
-	net.Conn
-	limit *Limit
-	once  sync.Once
+// await returns when Accept has returned io.EOF: the server has then seen everything
+// that it had returned before.
+func (l *Listener) await(ctx context.Context) {
+	if !l.serving.Load() {
+		return
+	}
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+	}
 }
 
-// Close closes the connection. It may be called more than once.
-func (c *conn) Close() error {
-	c.once.Do(func() { <-c.limit.free })
-	return c.Conn.Close()
-}
+// Limit is a Pool that only counts.
+type Limit = Pool
+
+// NewLimit returns a pool of n connections.
+func NewLimit(n int) *Limit { return NewPool(Options{Connections: n}) }
+
+// New returns limit's listener on ln.
+func New(ln net.Listener, limit *Limit) *Listener { return limit.Listener(ln, 0) }
