@@ -22,7 +22,6 @@ import (
 // adder is an engine and its models in one. A row's label is its sum, its
 // "probabilities" are its first number and the sum of the others.
 type adder struct {
-	name    string
 	in, out []inference.TensorInfo
 	run     func(in, out []inference.Tensor) error
 }

@@ -13,7 +13,7 @@ import (
 // open connection keeps such a buffer.
 const headerBytes = 8 << 10
 
-// What is read, and thrown away, of a body that is refused for its size: see discard.
+// What is read, and thrown away, of a request that is refused for its size: see discard.
 const (
 	discardBytes = 256 << 20
 	discardTime  = 5 * time.Second
@@ -78,7 +78,8 @@ func (a *API) expect(ctx *fasthttp.RequestCtx, o *ServerOptions) int {
 // reject answers a request that could not be read. fasthttp closes the connection.
 func (a *API) reject(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 	a.refuse(ctx, err, o)
-	if ctx.Response.StatusCode() == fasthttp.StatusRequestEntityTooLarge {
+	switch ctx.Response.StatusCode() {
+	case fasthttp.StatusRequestEntityTooLarge, fasthttp.StatusRequestHeaderFieldsTooLarge:
 		discard(ctx.Conn())
 	}
 }
@@ -92,7 +93,7 @@ func (a *API) refuse(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 
 // discard reads what a client still sends. Closing a connection on which bytes are
 // unread resets it, and a reset may reach the client before it has read the answer
-// (RFC 9112, section 9.6): many clients send all of a body before they read. How much
+// (RFC 9112, section 9.6): many clients send all of a request before they read. How much
 // is left is not known, since some of it was in a buffer: a gap is taken for the end.
 func discard(c net.Conn) {
 	buffer := make([]byte, 64<<10)

@@ -2,7 +2,6 @@ package codec
 
 import (
 	"strconv"
-	"strings"
 
 	"preforkd/internal/inference"
 )
@@ -126,40 +125,4 @@ func appendFloat32(dst []byte, v float32) []byte {
 		format = 'e'
 	}
 	return strconv.AppendFloat(dst, float64(v), format, -1, 32)
-}
-
-const hexDigits = "0123456789abcdef"
-
-// appendString appends text, which is UTF-8, as a JSON string.
-func appendString[T string | []byte](dst []byte, text T) []byte {
-	dst = append(dst, '"')
-	from := 0
-	for i := range len(text) {
-		c := text[i]
-		if c >= ' ' && c != '"' && c != '\\' {
-			continue
-		}
-		dst = append(dst, text[from:i]...)
-		from = i + 1
-		if c >= ' ' {
-			dst = append(dst, '\\', c)
-		} else {
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		}
-	}
-	dst = append(dst, text[from:]...)
-	return append(dst, '"')
-}
-
-// AppendError appends the body of an error answer: {"error":"…"}. What is not UTF-8 in
-// text is replaced.
-func AppendError(dst []byte, text string) []byte {
-	dst = append(dst, `{"error":`...)
-	dst = AppendString(dst, text)
-	return append(dst, '}')
-}
-
-// AppendString appends text as a JSON string. What is not UTF-8 in it is replaced.
-func AppendString(dst []byte, text string) []byte {
-	return appendString(dst, strings.ToValidUTF8(text, "\uFFFD"))
 }

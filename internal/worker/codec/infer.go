@@ -35,7 +35,6 @@ type input struct {
 	dataType inference.DataType
 	shape    []int64
 	hasShape bool
-	hasData  bool
 	deferred int // offset of data that came before what it needs; 0: none
 	nameAt   int // offsets of the values, for messages
 	typeAt   int
@@ -84,7 +83,7 @@ func resize[T any](list []T, n int) []T {
 	return list[:n]
 }
 
-// Keys of a request, as bits of those that were seen.
+// Known keys, as once counts them.
 const (
 	keyID = 1 << iota
 	keyParameters
@@ -96,50 +95,23 @@ const (
 	keyData
 )
 
-// once pushes a known key on the path and fails if seen has it already.
-func (s *scanner) once(seen *int, bit int, name string) bool {
-	at := s.i
-	s.path.push(part{name: name})
-	if *seen&bit != 0 {
-		return s.fail(at, "given twice")
-	}
-	*seen |= bit
-	return true
-}
-
 // request reads the whole object.
 func (r *InferRequest) request() bool {
-	s := &r.s
-	if !s.open('{', "'{'") {
-		return false
-	}
-	seen := 0
-	for first := true; ; first = false {
-		more, ok := s.more('}', first)
-		if !ok {
-			return false
-		}
-		if !more {
-			return r.complete(seen)
-		}
-		key, ok := s.key()
-		if !ok || !r.member(key, &seen) {
-			return false
-		}
-	}
+	seen, ok := r.s.object("'{'", r.member)
+	return ok && r.complete(seen)
 }
 
-func (r *InferRequest) member(key []byte, seen *int) bool {
+func (r *InferRequest) member(key []byte) bool {
 	s, ok := &r.s, true
 	switch string(key) {
 	case "id":
-		ok = s.once(seen, keyID, "id") && r.id()
+		ok = s.once(keyID, "id") && r.id()
 	case "parameters":
-		ok = s.once(seen, keyParameters, "parameters") && s.parameters(1, reservedByTriton)
+		ok = s.once(keyParameters, "parameters") && s.parameters(1, reservedByTriton)
 	case "inputs":
-		ok = s.once(seen, keyInputs, "inputs") && r.list(r.readInput)
+		ok = s.once(keyInputs, "inputs") && r.list(r.readInput)
 	case "outputs":
-		ok = s.once(seen, keyOutputs, "outputs") && r.list(r.readOutput)
+		ok = s.once(keyOutputs, "outputs") && r.list(r.readOutput)
 	default:
 		return s.skipUnknown(1)
 	}

@@ -14,23 +14,10 @@ const dataLevels = maxDepth - 3
 func (r *InferRequest) readInput() bool {
 	s, in := &r.s, &r.input
 	from := s.i
-	if !s.open('{', "an object") {
-		return false
-	}
 	*in = input{index: -1, shape: in.shape[:0]}
-	seen := 0
-	for first := true; ; first = false {
-		more, ok := s.more('}', first)
-		if !ok {
-			return false
-		}
-		if !more {
-			break
-		}
-		key, ok := s.key()
-		if !ok || !r.inputMember(key, &seen) {
-			return false
-		}
+	seen, ok := s.object("an object", r.inputMember)
+	if !ok {
+		return false
 	}
 	if !r.present(seen, from) {
 		return false
@@ -62,19 +49,19 @@ func (r *InferRequest) present(seen, at int) bool {
 	return true
 }
 
-func (r *InferRequest) inputMember(key []byte, seen *int) bool {
+func (r *InferRequest) inputMember(key []byte) bool {
 	s, in, ok := &r.s, &r.input, true
 	switch string(key) {
 	case "name":
-		ok = s.once(seen, keyName, "name") && r.inputName()
+		ok = s.once(keyName, "name") && r.inputName()
 	case "shape":
-		ok = s.once(seen, keyShape, "shape") && r.shape()
+		ok = s.once(keyShape, "shape") && r.shape()
 	case "datatype":
-		ok = s.once(seen, keyDataType, "datatype") && r.dataType()
+		ok = s.once(keyDataType, "datatype") && r.dataType()
 	case "parameters":
-		ok = s.once(seen, keyParameters, "parameters") && s.parameters(3, noBinary)
+		ok = s.once(keyParameters, "parameters") && s.parameters(3, noBinary)
 	case "data":
-		if !s.once(seen, keyData, "data") {
+		if !s.once(keyData, "data") {
 			return false
 		}
 		s.path.pop()
@@ -242,22 +229,9 @@ func fitsShape(shape, want []int64) bool {
 func (r *InferRequest) readOutput() bool {
 	s := &r.s
 	from := s.i
-	if !s.open('{', "an object") {
+	seen, ok := s.object("an object", r.outputMember)
+	if !ok {
 		return false
-	}
-	seen := 0
-	for first := true; ; first = false {
-		more, ok := s.more('}', first)
-		if !ok {
-			return false
-		}
-		if !more {
-			break
-		}
-		key, ok := s.key()
-		if !ok || !r.outputMember(key, &seen) {
-			return false
-		}
 	}
 	if seen&keyName == 0 {
 		s.path.push(part{name: "name"})
@@ -266,13 +240,13 @@ func (r *InferRequest) readOutput() bool {
 	return true
 }
 
-func (r *InferRequest) outputMember(key []byte, seen *int) bool {
+func (r *InferRequest) outputMember(key []byte) bool {
 	s, ok := &r.s, true
 	switch string(key) {
 	case "name":
-		ok = s.once(seen, keyName, "name") && r.outputName()
+		ok = s.once(keyName, "name") && r.outputName()
 	case "parameters":
-		ok = s.once(seen, keyParameters, "parameters") && s.parameters(3, nil)
+		ok = s.once(keyParameters, "parameters") && s.parameters(3, nil)
 	default:
 		return s.skipUnknown(3)
 	}

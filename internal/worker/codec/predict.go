@@ -44,37 +44,26 @@ func (r *PredictRequest) Trim(limit int) {
 
 func (r *PredictRequest) request() bool {
 	s := &r.s
-	if !s.open('{', "'{'") {
+	seen, ok := s.object("'{'", r.member)
+	if !ok {
 		return false
-	}
-	seen := 0
-	for first := true; ; first = false {
-		more, ok := s.more('}', first)
-		if !ok {
-			return false
-		}
-		if !more {
-			break
-		}
-		key, ok := s.key()
-		if !ok {
-			return false
-		}
-		if string(key) != "features" {
-			if !s.skipUnknown(1) {
-				return false
-			}
-			continue
-		}
-		if !s.once(&seen, 1, "features") || !r.features() {
-			return false
-		}
-		s.path.pop()
 	}
 	if seen == 0 {
 		s.path.push(part{name: "features"})
 		return s.fail(-1, "missing")
 	}
+	return true
+}
+
+func (r *PredictRequest) member(key []byte) bool {
+	s := &r.s
+	if string(key) != "features" {
+		return s.skipUnknown(1)
+	}
+	if !s.once(1, "features") || !r.features() {
+		return false
+	}
+	s.path.pop()
 	return true
 }
 

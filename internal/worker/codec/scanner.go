@@ -18,6 +18,7 @@ type scanner struct {
 	path    path
 	scratch []byte // the last string that had escapes
 	rawKey  []byte // the last key as it is written
+	seen    int    // known keys of the object that is being read: see once
 	err     *Error
 }
 
@@ -130,6 +131,41 @@ func (s *scanner) key() (key []byte, ok bool) {
 	}
 	s.i++
 	return key, true
+}
+
+// object reads an object; member reads the value of a key. It returns the known keys
+// that occurred, as member told once.
+func (s *scanner) object(what string, member func(key []byte) bool) (seen int, ok bool) {
+	if !s.open('{', what) {
+		return 0, false
+	}
+	around := s.seen
+	s.seen = 0
+	for first := true; ; first = false {
+		more, ok := s.more('}', first)
+		if !ok {
+			return 0, false
+		}
+		if !more {
+			seen, s.seen = s.seen, around
+			return seen, true
+		}
+		if key, ok := s.key(); !ok || !member(key) {
+			return 0, false
+		}
+	}
+}
+
+// once pushes a known key on the path, and fails if the object had it already. bit
+// stands for the key among those of its object.
+func (s *scanner) once(bit int, name string) bool {
+	at := s.i
+	s.path.push(part{name: name})
+	if s.seen&bit != 0 {
+		return s.fail(at, "given twice")
+	}
+	s.seen |= bit
+	return true
 }
 
 // skip checks the next value and throws it away. depth is how many arrays and objects

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -123,4 +124,40 @@ func (s *scanner) hex4(at int) (r rune, ok bool) {
 		r = r<<4 | rune(c)
 	}
 	return r, true
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendString appends text, which is UTF-8, as a JSON string.
+func appendString[T string | []byte](dst []byte, text T) []byte {
+	dst = append(dst, '"')
+	from := 0
+	for i := range len(text) {
+		c := text[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, text[from:i]...)
+		from = i + 1
+		if c >= ' ' {
+			dst = append(dst, '\\', c)
+		} else {
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		}
+	}
+	dst = append(dst, text[from:]...)
+	return append(dst, '"')
+}
+
+// AppendError appends the body of an error answer: {"error":"…"}. What is not UTF-8 in
+// text is replaced.
+func AppendError(dst []byte, text string) []byte {
+	dst = append(dst, `{"error":`...)
+	dst = AppendString(dst, text)
+	return append(dst, '}')
+}
+
+// AppendString appends text as a JSON string. What is not UTF-8 in it is replaced.
+func AppendString(dst []byte, text string) []byte {
+	return appendString(dst, strings.ToValidUTF8(text, "\uFFFD"))
 }
