@@ -206,7 +206,7 @@ func TestWorkersLeaveWithTheirSupervisor(t *testing.T) {
 func TestSignalsThatChangeNothing(t *testing.T) {
 	s := testkit.Start(t, testkit.Options{})
 	workers := s.Workers()
-	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGWINCH} {
+	for _, sig := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGWINCH} {
 		s.Signal(sig)
 		for _, pid := range workers { // as systemctl kill does
 			kill(t, pid, sig)

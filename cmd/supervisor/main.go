@@ -49,6 +49,10 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		Action:                    noCommand,
 		Commands: []*cli.Command{
 			serveCommand(out),
+			reloadCommand(out, errOut),
+			statusCommand(out),
+			stopCommand(),
+			eventsCommand(out),
 			configCommand(out),
 			{
 				Name: "version", Usage: "print the version", OnUsageError: usageError,
@@ -133,6 +137,7 @@ func serveCommand(out io.Writer) *cli.Command {
 			}
 			s := supervisor.New(supervisor.Options{
 				Config: loaded.Config, Warnings: loaded.Warnings, Version: programVersion(), Out: out,
+				Reread: func() (*config.Loaded, error) { return load(c) },
 			})
 			return s.Run(c.Context)
 		},

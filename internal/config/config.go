@@ -17,6 +17,7 @@ type Config struct {
 	HTTP      HTTP      `yaml:"http"`
 	Inference Inference `yaml:"inference"`
 	Cache     Cache     `yaml:"cache"`
+	Reload    Reload    `yaml:"reload"`
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
 	Admin string `yaml:"admin"`
 	Log   Log    `yaml:"log"`
@@ -76,6 +77,17 @@ type Inference struct {
 type Cache struct {
 	// Dir holds them; empty: see CacheDir.
 	Dir string `yaml:"dir"`
+}
+
+// Reload is the section of replacing a generation by the next one.
+type Reload struct {
+	// Bake is how long the first new worker proves itself before it accepts.
+	Bake time.Duration `yaml:"bake" default:"2s" check:"0s..1h"`
+	// Trial is how long it then serves its share before the others start.
+	Trial time.Duration `yaml:"trial" default:"1s" check:"0s..1h"`
+	// MaxSurge is how many workers may run beyond the size of the pool; Auto: as many as
+	// memory allows.
+	MaxSurge Workers `yaml:"max_surge" default:"auto" check:"auto|1..1024"`
 }
 
 // Log is the section of the log.

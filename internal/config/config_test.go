@@ -19,6 +19,7 @@ func TestDefaults(t *testing.T) {
 			Boot: 2 * time.Minute, Heartbeat: 30 * time.Second,
 			Request: 30 * time.Second, Drain: 30 * time.Second,
 		},
+		Reload: Reload{Bake: 2 * time.Second, Trial: time.Second},
 		HTTP: HTTP{
 			MaxBody: 16 << 20, KeepaliveTimeout: 75 * time.Second,
 			HeaderTimeout: 10 * time.Second, MaxConnections: 10000,
@@ -94,6 +95,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		HTTP:      HTTP{1 << 30, 5, 6, 7, true},
 		Inference: Inference{"/lib/libonnxruntime.so"},
 		Cache:     Cache{"/cache"},
+		Reload:    Reload{8, 9, 10},
 		Admin:     AdminOff,
 		Log:       Log{"debug", "json", "/var/log/p.log"},
 	}

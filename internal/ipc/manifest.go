@@ -20,6 +20,20 @@ type ModelFile struct {
 	Digest  string        `json:"digest"`  // hexadecimal SHA-256 over the files of the version
 	Bytes   int64         `json:"bytes"`   // of those files together
 	Options ModelSettings `json:"options"` // its config.yaml
+	// Warmup is its warmup.json, empty without one.
+	Warmup []WarmupCase `json:"warmup,omitempty"`
+}
+
+// WarmupCase is one request of a model's warmup.json, which a new worker answers before
+// it may serve, with the answer that is expected.
+type WarmupCase struct {
+	// Request is the body of an inference request, as clients send it.
+	Request json.RawMessage `json:"request"`
+	// Outputs are expected values by name of output, flat and row-major; outputs that
+	// are not named need only be finite.
+	Outputs map[string][]float64 `json:"outputs,omitempty"`
+	// Tolerance is how far a value may be from the expected one.
+	Tolerance float64 `json:"tolerance,omitempty"`
 }
 
 // ModelSettings is the content of a model's config.yaml; the zero value is that of

@@ -10,13 +10,33 @@ const (
 	// by colons as in LISTEN_FDNAMES. They belong to our own worker; another
 	// program never looks at them.
 	EnvFDNames = "PREFORKD_FDNAMES"
+	// EnvRow is the ticket of the worker's row on the scoreboard.
+	EnvRow = "PREFORKD_ROW"
+	// EnvHeld, if set, tells a worker not to accept before ControlAccept.
+	EnvHeld = "PREFORKD_HELD"
 )
 
 // Names of descriptors in EnvFDNames.
 const (
 	FDManifest = "manifest" // sealed memfd: a Manifest in JSON
 	FDLifeline = "lifeline" // read end of a pipe; end-of-file: the supervisor has died
+	FDBoard    = "board"    // the scoreboard
+	FDControl  = "control"  // this worker's end of its control channel
+	FDAdoptIn  = "adopt-r"  // the queue of connections that leaving workers give away
+	FDAdoptOut = "adopt-w"
 )
+
+// What a supervisor asks of a worker over the control channel.
+const (
+	ControlAccept   = "accept"    // a held worker may accept; body and reply are null
+	ControlSelfTest = "self-test" // run every model once; the reply is null, or a Failure
+	ControlShare    = "share"     // give away a share of the idle connections; the body is a Share
+)
+
+// Share is how many of its idle connections a worker gives away: one in Of.
+type Share struct {
+	Of int `json:"of"`
+}
 
 // KeyFailure is the sd_notify key under which a worker that cannot start sends its
 // Failure, encoded with EncodeFailure, before it ends.

@@ -39,8 +39,9 @@ func workerCommand(setting []string) (path string, command []string, err error) 
 	return path, []string{name}, nil
 }
 
-// workerEnv is the environment of the next worker of sl.
-func (s *Supervisor) workerEnv(sl *poolSlot) []string {
+// workerEnv is the environment of w.
+func (s *Supervisor) workerEnv(w *worker) []string {
+	sl := w.slot
 	var env []string
 	hasProcs := false
 	for _, e := range os.Environ() {
@@ -56,27 +57,35 @@ func (s *Supervisor) workerEnv(sl *poolSlot) []string {
 	if !hasProcs {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(sl.pool.procs))
 	}
-	names := make([]string, len(s.sockets))
-	for i, sock := range s.sockets {
+	sockets := sl.pool.gen.sockets
+	names := make([]string, len(sockets))
+	for i, sock := range sockets {
 		names[i] = sock.Name
 	}
+	if sl.startHeld {
+		env = append(env, ipc.EnvHeld+"=1")
+	}
 	return append(env,
-		"LISTEN_FDS="+strconv.Itoa(len(s.sockets)),
+		ipc.EnvRow+"="+w.row.Ticket(),
+		"LISTEN_FDS="+strconv.Itoa(len(sockets)),
 		"LISTEN_FDNAMES="+strings.Join(names, ":"),
 		"NOTIFY_SOCKET="+s.server.Name(),
 		"WATCHDOG_USEC="+strconv.FormatInt(sl.pool.clocks.heartbeat.Microseconds(), 10), // sd_watchdog_enabled(3)
 		ipc.EnvPool+"="+sl.pool.name,
 		ipc.EnvSlot+"="+strconv.Itoa(sl.index),
 		ipc.EnvGeneration+"="+strconv.FormatUint(sl.pool.gen.number, 10),
-		ipc.EnvFDNames+"="+ipc.FDManifest+":"+ipc.FDLifeline,
+		ipc.EnvFDNames+"="+strings.Join([]string{
+			ipc.FDManifest, ipc.FDLifeline, ipc.FDBoard, ipc.FDControl, ipc.FDAdoptIn, ipc.FDAdoptOut,
+		}, ":"),
 	)
 }
 
-// descriptors are what a worker of g inherits, in the order that workerEnv announces.
-func (s *Supervisor) descriptors(g *generation) []int {
+// descriptors are what w inherits, in the order that workerEnv announces.
+func (s *Supervisor) descriptors(w *worker) []int {
+	g := w.slot.pool.gen
 	var fds []int
-	for _, sock := range s.sockets {
+	for _, sock := range g.sockets {
 		fds = append(fds, sock.FD)
 	}
-	return append(fds, g.manifest, s.lifeline[0])
+	return append(fds, g.manifest, s.lifeline[0], s.shared.boardFD, w.channel.worker, s.shared.adopt[0], s.shared.adopt[1])
 }

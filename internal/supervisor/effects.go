@@ -1,14 +1,17 @@
 package supervisor
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
 	"preforkd/internal/supervisor/process"
+	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
 )
 
@@ -19,25 +22,48 @@ const oomScoreAdd = 200
 func (s *Supervisor) start(sl *poolSlot) {
 	w := &worker{slot: sl, state: slot.Starting, started: s.now()}
 	w.deadline = w.started + sl.pool.clocks.boot
-	proc, err := process.Start(process.Spec{
-		Path: sl.pool.path, Args: sl.pool.command, Env: s.workerEnv(sl), Descriptors: s.descriptors(sl.pool.gen),
-		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd},
-		Line:   func(line string) { s.line(w, line) },
-	})
+	proc, err := s.launch(w)
 	if err != nil { // no memory, no process number: as if it had crashed at once
 		s.log.Error("worker not started", "slot", sl.index, "err", err)
 		w.tail.add(err.Error())
+		w.reason, w.startErr = slot.Crash, err
 		s.ends(w, slot.Crash)
 		return
 	}
 	w.proc = proc
 	sl.worker = w
+	if s.op != nil && sl.startHeld {
+		s.op.canary = w
+	}
+	sl.startHeld = false
+	if sl.begun {
+		sl.restarts++
+	}
+	sl.begun = true
+	w.row.SetPID(proc.PID)
 	s.byPID[proc.PID] = w
 	s.log.Info("worker started", "slot", sl.index, "pid", proc.PID)
 	go func() { // ends when the process has
 		<-proc.Done()
 		s.send(endedEvent{w})
 	}()
+}
+
+// launch gives w what it needs beside the process, and starts that.
+func (s *Supervisor) launch(w *worker) (*process.Process, error) {
+	if err := s.join(w); err != nil {
+		return nil, err
+	}
+	proc, err := process.Start(process.Spec{
+		Path: w.slot.pool.path, Args: w.slot.pool.command, Env: s.workerEnv(w), Descriptors: s.descriptors(w),
+		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd},
+		Line:   func(line string) { s.line(w, line) },
+	})
+	activation.Close(w.channel.worker)
+	if err != nil {
+		s.part(w)
+	}
+	return proc, err
 }
 
 // apply feeds e to w and acts on what follows.
@@ -47,6 +73,9 @@ func (s *Supervisor) apply(w *worker, e slot.Event) {
 	w.state = state
 	if state != before {
 		s.wind(w)
+		if w.row != nil {
+			w.row.SetState(uint64(state))
+		}
 	}
 	switch action {
 	case slot.Drain:
@@ -90,10 +119,12 @@ func (s *Supervisor) timeout(w *worker) {
 		w.reason = slot.Boot
 		s.log.Error("worker not ready in time", "slot", w.slot.index, "pid", w.proc.PID,
 			"clock", "timeouts.boot", "limit", w.slot.pool.clocks.boot, "status", w.status)
+		s.tellLost(w, fmt.Sprintf("not ready within timeouts.boot (%v)%s", w.slot.pool.clocks.boot, w.lastStatus()))
 	case slot.Ready:
 		w.reason = slot.Hung
 		s.log.Error("worker stopped its heartbeat", "slot", w.slot.index, "pid", w.proc.PID,
 			"clock", "timeouts.heartbeat", "limit", w.slot.pool.clocks.heartbeat)
+		s.tellLost(w, fmt.Sprintf("no heartbeat within timeouts.heartbeat (%v)", w.slot.pool.clocks.heartbeat))
 	case slot.Draining:
 		w.reason = slot.Overdue
 		s.log.Error("worker not drained in time", "slot", w.slot.index, "pid", w.proc.PID,
@@ -105,6 +136,19 @@ func (s *Supervisor) timeout(w *worker) {
 	}
 }
 
+// lose ends w, which can no longer be relied on.
+func (s *Supervisor) lose(w *worker, reason slot.Reason) {
+	w.reason = reason
+	s.tellLost(w, reason.String())
+	s.apply(w, slot.OnQuit)
+}
+
+func (s *Supervisor) tellLost(w *worker, why string) {
+	if s.op != nil && s.op.rollout != nil {
+		s.feed(rollout.Event{Kind: rollout.OnLost, Worker: s.op.name(w), Why: why})
+	}
+}
+
 // settle takes the ended process of w out of its slot.
 func (s *Supervisor) settle(w *worker) {
 	<-w.proc.Done()
@@ -113,11 +157,15 @@ func (s *Supervisor) settle(w *worker) {
 	if w.state == slot.Failed {
 		w.reason = slot.Crash
 	}
+	w.slot.lastExit = w.proc.Exit().String()
+	s.part(w)
 	if w.reason.Charged() {
 		s.log.Error("worker died", "slot", w.slot.index, "pid", w.proc.PID,
 			"reason", w.reason, "exit", w.proc.Exit().String(), "served", w.served(s.now()).Round(time.Millisecond))
+		s.emitWorker(w, "crash", w.reason.String()+": "+w.proc.Exit().String())
 	} else {
 		s.log.Info("worker left", "slot", w.slot.index, "pid", w.proc.PID, "exit", w.proc.Exit().String())
+		s.emitWorker(w, "left", w.proc.Exit().String())
 	}
 	s.ends(w, w.reason)
 }
@@ -133,25 +181,49 @@ func (w *worker) served(now time.Duration) time.Duration {
 func (s *Supervisor) ends(w *worker, reason slot.Reason) {
 	sl := w.slot
 	s.last = w.tail.lines
+	if s.op != nil && s.op.canary == w {
+		s.op.canary = nil
+	}
 	if s.stopping != stopNot {
 		return
 	}
-	if !reason.Charged() { // it left without being told, and without complaint
-		sl.retryAt = s.now()
-		return
+	sl.wait = 0
+	if reason.Charged() {
+		s.charge(w)
 	}
-	wait, failed := sl.history.Crashed(s.now(), w.served(s.now()), jitter(), sl.pool.policy)
-	if !s.everReady {
-		sl.held, sl.wait = true, wait
+	switch {
+	case s.op != nil && s.op.rollout != nil: // it says what starts
+		s.feed(rollout.Event{Kind: rollout.OnEnded, Worker: s.op.name(w), Why: w.why()})
+	case !s.everReady && reason.Charged():
+		sl.held = true
 		s.bootFailed(w)
-		return
+	default:
+		sl.retryAt = s.now() + max(sl.wait, 1)
 	}
-	if failed && !sl.failed {
+}
+
+// charge counts a crash against the slot of w.
+func (s *Supervisor) charge(w *worker) {
+	sl := w.slot
+	wait, failed := sl.history.Crashed(s.now(), w.served(s.now()), jitter(), sl.pool.policy)
+	if failed && !sl.failed && s.everReady {
 		s.log.Error("slot failed", "slot", sl.index, "crashes", sl.history.Crashes(s.now(), sl.pool.policy),
 			"window", sl.pool.policy.CrashWindow, "next", wait.Round(time.Second))
 	}
-	sl.failed = failed
-	sl.retryAt = s.now() + max(wait, 1)
+	sl.failed, sl.wait = failed, wait
+}
+
+// why says why w has ended, as operators read it: in its own words, if it sent any.
+func (w *worker) why() string {
+	switch {
+	case w.failure != nil:
+		return w.failure.Error()
+	case w.startErr != nil:
+		return w.startErr.Error()
+	case w.reason.Charged() && w.reason != slot.Crash:
+		return w.reason.String() + ", " + w.proc.Exit().String() + quote(w.tail.lines)
+	}
+	return "worker ended: " + w.proc.Exit().String() + w.lastStatus() + quote(w.tail.lines)
 }
 
 // onMessage carries out what a worker says of itself.
@@ -180,7 +252,11 @@ func (s *Supervisor) onMessage(m notify.Message) {
 		w.slot.failed = false
 		s.apply(w, slot.OnReady)
 		s.log.Info("worker ready", "slot", w.slot.index, "pid", m.PID, "took", (w.ready - w.started).Round(time.Millisecond))
+		s.emitWorker(w, "ready", "after "+(w.ready-w.started).Round(time.Millisecond).String())
 		s.firstReady()
+		if s.op != nil && s.op.rollout != nil {
+			s.feed(rollout.Event{Kind: rollout.OnReady, Worker: s.op.name(w)})
+		}
 	}
 	if _, ok := m.Get("WATCHDOG"); ok && w.state == slot.Ready {
 		w.deadline = s.now() + w.slot.pool.clocks.heartbeat

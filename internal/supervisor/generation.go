@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"preforkd/internal/config"
@@ -21,12 +22,15 @@ type generation struct {
 	number   uint64
 	cfg      *config.Config
 	models   []ipc.ModelFile
+	sockets  []boundSocket
 	manifest int // sealed memory; -1: not made yet
 	pool     *pool
+	surge    int // how many workers may run beyond the pool during the reload to this generation
 }
 
-// newGeneration makes what the workers of generation number start from. It starts none.
-func (s *Supervisor) newGeneration(number uint64, cfg *config.Config) (*generation, error) {
+// newGeneration makes what the workers of generation number start from; sockets that
+// are in have stay as they are. It starts no worker.
+func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, have []boundSocket) (_ *generation, err error) {
 	path, command, err := workerCommand(cfg.Worker.Command)
 	if err != nil {
 		return nil, err
@@ -48,8 +52,15 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config) (*generati
 		return nil, err
 	}
 	g := &generation{number: number, cfg: cfg, models: models.Models, manifest: -1}
+	if g.sockets, err = listen(cfg.Listen, have, s.log.Warn); err != nil {
+		return nil, err
+	}
 	g.pool = s.newPool(g, path, command, models.Bytes())
-	return g, g.seal()
+	if err := g.seal(); err != nil {
+		g.closeSockets(have)
+		return nil, err
+	}
+	return g, nil
 }
 
 // seal makes the manifest.
@@ -66,10 +77,26 @@ func (g *generation) seal() error {
 	return err
 }
 
-// release gives back the manifest. No worker of g may be started afterwards.
-func (g *generation) release() {
+// release gives back the manifest, and the sockets that other, which goes on, has not;
+// other may be nil. No worker of g may be started afterwards.
+func (g *generation) release(other *generation) {
 	activation.Close(g.manifest)
 	g.manifest = -1
+	var keep []boundSocket
+	if other != nil {
+		keep = other.sockets
+	}
+	g.closeSockets(keep)
+}
+
+// closeSockets closes those that are not in keep.
+func (g *generation) closeSockets(keep []boundSocket) {
+	for _, sock := range g.sockets {
+		if !slices.ContainsFunc(keep, func(k boundSocket) bool { return k.Socket == sock.Socket }) {
+			_ = sock.Close()
+		}
+	}
+	g.sockets = nil
 }
 
 func (s *Supervisor) newPool(g *generation, path string, command []string, modelBytes uint64) *pool {
@@ -80,6 +107,10 @@ func (s *Supervisor) newPool(g *generation, path string, command []string, model
 	plan := sizing.Decide(sizing.Input{
 		Cores: found.Cores, Available: found.Available, ModelBytes: modelBytes, Asked: int(g.cfg.Workers),
 	})
+	g.surge = plan.Surge
+	if n := int(g.cfg.Reload.MaxSurge); n > 0 {
+		g.surge = n
+	}
 	s.log.Info("pool sized", "workers", plan.Workers, "why", plan.Why)
 	if plan.Warning != "" {
 		s.log.Warn("pool may not fit", "warning", plan.Warning)

@@ -9,47 +9,76 @@ import (
 	"preforkd/internal/ipc/activation"
 )
 
-// listen binds, or finds among the inherited sockets, every address.
-func listen(addresses []config.Address, warn func(string, ...any)) ([]*activation.Socket, error) {
+// boundSocket is a listening socket and the setting that asked for it.
+type boundSocket struct {
+	*activation.Socket
+	from config.Address
+}
+
+// listen returns sockets for every address: one of have where it is there, an inherited
+// one, or a new one.
+func listen(addresses []config.Address, have []boundSocket, warn func(string, ...any)) ([]boundSocket, error) {
 	inherited, err := activation.Inherited()
 	if err != nil {
 		return nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error(), Err: err, Try: "check the socket unit, or whoever sets LISTEN_FDS"}
 	}
-	var sockets []*activation.Socket
-	fail := func(err error) ([]*activation.Socket, error) {
-		for _, sock := range append(sockets, inherited.Sockets...) {
+	var sockets, made []boundSocket
+	fail := func(err error) ([]boundSocket, error) {
+		for _, sock := range made {
+			_ = sock.Close()
+		}
+		for _, sock := range inherited.Sockets {
 			_ = sock.Close()
 		}
 		return nil, err
 	}
 	for _, a := range addresses {
-		if a.Network == "fd" { // a socket unit may give several sockets one name
-			before := len(sockets)
-			inherited.Sockets = slices.DeleteFunc(inherited.Sockets, func(sock *activation.Socket) bool {
-				if sock.Name != a.Addr {
-					return false
+		found := slices.Collect(func(yield func(boundSocket) bool) {
+			for _, h := range have {
+				if h.from == a && !yield(h) {
+					return
 				}
-				sockets = append(sockets, sock)
-				return true
-			})
-			if len(sockets) == before {
-				return fail(&ipc.Failure{
-					Exit: ipc.ExitUnavailable, What: fmt.Sprintf("listen on fd:%s: no socket of that name was inherited", a.Addr),
-					Try: "set FileDescriptorName=" + a.Addr + " in the socket unit, or set listen to an address",
-				})
 			}
-			continue
+		})
+		if len(found) == 0 {
+			if found, err = open(a, inherited); err != nil {
+				return fail(err)
+			}
+			made = append(made, found...)
 		}
-		sock, err := activation.Bind(activation.Spec{Network: a.Network, Address: a.Addr, Mode: a.Mode, Owner: a.Owner, Group: a.Group})
-		if err != nil {
-			return fail(err)
-		}
-		sock.Name = "http"
-		sockets = append(sockets, sock)
+		sockets = append(sockets, found...)
 	}
 	for _, sock := range inherited.Sockets {
 		warn("inherited socket not used: no listen entry names it", "name", sock.Name, "address", sock.Address)
 		_ = sock.Close()
 	}
 	return sockets, nil
+}
+
+// open binds a, or takes the inherited sockets that it names: a socket unit may give
+// several one name.
+func open(a config.Address, in *activation.Inheritance) ([]boundSocket, error) {
+	if a.Network != "fd" {
+		sock, err := activation.Bind(activation.Spec{Network: a.Network, Address: a.Addr, Mode: a.Mode, Owner: a.Owner, Group: a.Group})
+		if err != nil {
+			return nil, err
+		}
+		sock.Name = "http"
+		return []boundSocket{{sock, a}}, nil
+	}
+	var found []boundSocket
+	in.Sockets = slices.DeleteFunc(in.Sockets, func(sock *activation.Socket) bool {
+		if sock.Name != a.Addr {
+			return false
+		}
+		found = append(found, boundSocket{sock, a})
+		return true
+	})
+	if len(found) == 0 {
+		return nil, &ipc.Failure{
+			Exit: ipc.ExitUnavailable, What: fmt.Sprintf("listen on fd:%s: no socket of that name was inherited", a.Addr),
+			Try: "set FileDescriptorName=" + a.Addr + " in the socket unit, or set listen to an address",
+		}
+	}
+	return found, nil
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/process"
 	"preforkd/internal/supervisor/slot"
 )
@@ -39,13 +40,20 @@ type poolSlot struct {
 	retryAt time.Duration // when to start the next; 0: not planned
 	failed  bool          // its crash budget is used up
 	held    bool          // its first worker ended before any worker of the service was ready
-	wait    time.Duration // that it shall wait once released from being held
+	wait    time.Duration // before the next start, as its crashes ask for
+
+	startHeld bool   // the next worker shall not accept before it is told to
+	restarts  int    // processes that were started after the first
+	lastExit  string // how the last process ended, in words
+	begun     bool   // a process was started
 }
 
 // worker is one process in a slot.
 type worker struct {
 	slot     *poolSlot
 	proc     *process.Process
+	row      *scoreboard.Row
+	channel  *channel
 	state    slot.State
 	reason   slot.Reason
 	started  time.Duration
@@ -53,6 +61,7 @@ type worker struct {
 	deadline time.Duration // of its state's clock; 0: none
 	status   string        // its own last STATUS=
 	failure  *ipc.Failure  // its own X_PREFORKD_FAILURE=
+	startErr error         // why there is no process
 	tail     tail          // written by its output's goroutine until the process has ended
 }
 

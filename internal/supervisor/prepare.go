@@ -1,8 +1,12 @@
 package supervisor
 
 import (
+	"context"
+	"os"
+
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
+	"preforkd/internal/supervisor/admin"
 )
 
 // prepare makes everything that workers inherit. What it made before an error is
@@ -11,17 +15,56 @@ func (s *Supervisor) prepare() (err error) {
 	if s.upstream, err = notify.FromEnvironment(); err != nil {
 		s.log.Warn("nobody will hear that this service is ready", "err", err)
 	}
-	if s.sockets, err = listen(s.cfg.Listen, s.log.Warn); err != nil {
+	if s.shared, err = newShared(); err != nil {
 		return err
 	}
-	if s.gen, err = s.newGeneration(1, s.cfg); err != nil {
+	number := s.shared.board.Generation().Add(1)
+	if s.gen, err = s.newGeneration(number, s.cfg, nil); err != nil {
 		return err
 	}
+	s.shared.board.Committed().Store(number)
+	s.shared.board.Taker().Store(number)
+	s.shared.board.Owner().Store(uint64(s.pid))
 	if s.lifeline[0], s.lifeline[1], err = activation.Lifeline(); err != nil {
 		return err
 	}
-	s.server, err = notify.Listen(func(m notify.Message) { s.send(m) })
-	return err
+	if s.server, err = notify.Listen(func(m notify.Message) { s.send(m) }); err != nil {
+		return err
+	}
+	return s.openAdmin()
+}
+
+// adminSocket is the running server of the admin socket.
+type adminSocket struct {
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+// openAdmin serves the admin socket. One that nobody asked for by name may be in use by
+// another service on this machine: then this one goes without.
+func (s *Supervisor) openAdmin() error {
+	path := s.cfg.AdminSocket(os.Getenv, os.Getuid())
+	if path == "" {
+		return nil
+	}
+	server, err := admin.Open(path, service{s})
+	if err != nil {
+		if s.cfg.Admin == "" {
+			s.log.Warn("no admin socket: set admin to a path of this service's own", "err", err)
+			return nil
+		}
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.admin = &adminSocket{cancel, make(chan struct{})}
+	go func() { // ends in release
+		defer close(s.admin.ended)
+		if err := server.Serve(ctx); err != nil {
+			s.log.Error("admin socket ended", "err", err)
+		}
+	}()
+	s.log.Info("admin socket open", "path", path)
+	return nil
 }
 
 func (s *Supervisor) startPool() {
@@ -32,21 +75,18 @@ func (s *Supervisor) startPool() {
 
 // release gives back what prepare made, and waits for whom it started.
 func (s *Supervisor) release() {
+	if s.admin != nil {
+		s.admin.cancel()
+		<-s.admin.ended
+	}
 	if s.server != nil {
 		_ = s.server.Close()
 	}
 	_ = s.upstream.Close()
-	s.closeSockets()
 	if s.gen != nil {
-		s.gen.release()
+		s.gen.release(nil)
 	}
+	s.shared.release()
 	activation.Close(s.lifeline[0])
 	activation.Close(s.lifeline[1])
-}
-
-func (s *Supervisor) closeSockets() {
-	for _, sock := range s.sockets {
-		_ = sock.Close()
-	}
-	s.sockets = nil
 }

@@ -116,7 +116,7 @@ func (s *Supervisor) settled() bool {
 // announce prints the ready line and a command to try.
 func (s *Supervisor) announce(ready int) {
 	var urls []string
-	for _, sock := range s.sockets {
+	for _, sock := range s.gen.sockets {
 		urls = append(urls, url(sock.Network, sock.Address))
 	}
 	var names []string
@@ -150,7 +150,7 @@ func reachable(address string) string {
 // a look at the model.
 func (s *Supervisor) example() string {
 	base, flag := "", ""
-	for _, sock := range s.sockets {
+	for _, sock := range s.gen.sockets {
 		if sock.Network == "tcp" {
 			base = "http://" + reachable(sock.Address)
 			break

@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"time"
 
+	"preforkd/internal/supervisor/admin"
+	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
 )
 
@@ -34,6 +36,8 @@ func (s *Supervisor) onSignal(sig os.Signal) {
 		case sig != s.stopBy || time.Since(s.stopAt) > sameSignal:
 			s.stop(stopImmediate, sig)
 		}
+	case syscall.SIGHUP:
+		s.reload(admin.ReloadRequest{}, nil)
 	case syscall.SIGUSR1:
 		if err := s.logs.Reopen(); err != nil {
 			s.log.Error("log file not opened again", "err", err)
@@ -62,9 +66,13 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 	} else {
 		s.log.Info("stopping", "mode", name, "workers", len(s.byPID))
 	}
-	s.closeSockets()
-	for _, sl := range s.gen.pool.slots {
+	if s.op != nil && s.op.rollout == nil {
+		s.conclude(rollout.Stopped, "", nil)
+	}
+	s.feed(rollout.Event{Kind: rollout.OnStop})
+	for _, sl := range s.slots() {
 		sl.retryAt, sl.held = 0, false
+		sl.pool.gen.closeSockets(nil)
 	}
 	for _, w := range s.byPID {
 		if w.reason.Charged() && mode != stopImmediate { // on its way out already; keep why

@@ -7,21 +7,25 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
 	"preforkd/internal/config"
-	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
+	"preforkd/internal/supervisor/admin"
+	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
 )
 
 // Options are what a supervisor needs from its program.
 type Options struct {
 	Config   config.Config
-	Warnings []string  // of the configuration; logged at start
-	Version  string    // of the program
-	Out      io.Writer // where the ready line goes
+	Warnings []string // of the configuration; logged at start
+	// Reread reads the configuration again, for a reload; nil: there are none.
+	Reread  func() (*config.Loaded, error)
+	Version string    // of the program
+	Out     io.Writer // where the ready line goes
 }
 
 // Supervisor is one running service.
@@ -32,7 +36,8 @@ type Supervisor struct {
 	logs   *logFile
 	origin time.Time // of the durations that package slot counts in
 
-	sockets  []*activation.Socket
+	ctx      context.Context // of everything that the loop starts; ends with the loop
+	shared   shared
 	server   *notify.Server
 	upstream *notify.Client // of whoever started us: systemd, or a test
 	lifeline [2]int         // workers inherit the reading end
@@ -41,7 +46,11 @@ type Supervisor struct {
 	ended     chan struct{}   // closed when the loop has ended, so that nobody waits to tell it something
 	gen       *generation     // the one in charge
 	byPID     map[int]*worker // every process that has not been reaped
-	everReady bool            // some worker of this service has been ready
+	op        *operation      // the reload under way; nil: none
+	queued    []queuedReload  // for when it has ended
+	sampleAt  time.Duration   // when to look at the counters again
+	rates     rates
+	everReady bool // some worker of this service has been ready
 	announced bool
 	stopping  stopMode
 	stopAt    time.Time // of the signal that began the stop
@@ -49,6 +58,11 @@ type Supervisor struct {
 	bootErr   error    // why the first worker that ended before any was ready did so
 	status    string   // the last one told upstream
 	last      []string // the last lines of the worker that ended last
+
+	pid        int
+	admin      *adminSocket
+	history    *admin.Log
+	lastReload *admin.Reload
 }
 
 type event any
@@ -56,12 +70,15 @@ type event any
 // endedEvent: the process of w has ended and all its output has been delivered.
 type endedEvent struct{ w *worker }
 
+// keptEvents is how many events operators can look back on.
+const keptEvents = 1000
+
 // New returns a supervisor that Run starts.
 func New(opts Options) *Supervisor {
 	return &Supervisor{
 		opts: opts, cfg: &opts.Config, origin: time.Now(),
-		lifeline: [2]int{-1, -1},
-		events:   make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
+		lifeline: [2]int{-1, -1}, pid: os.Getpid(), history: admin.NewLog(keptEvents),
+		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
 	}
 }
 
@@ -80,6 +97,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	for _, w := range s.opts.Warnings {
 		s.log.Warn("configuration", "warning", w)
 	}
+	own, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s.ctx = own
 	defer s.release()
 	if err := s.prepare(); err != nil {
 		return err
@@ -121,6 +141,12 @@ func (s *Supervisor) handle(e event) {
 		s.apply(e.w, slot.OnExit)
 	case notify.Message:
 		s.onMessage(e)
+	case askEvent:
+		e.do()
+	case preparedEvent:
+		s.onPrepared(e)
+	case testedEvent:
+		s.onTested(e)
 	}
 }
 
@@ -134,11 +160,14 @@ func (s *Supervisor) send(e event) {
 
 // untilNext returns how long nothing is due.
 func (s *Supervisor) untilNext() time.Duration {
-	next := time.Hour
-	for _, sl := range s.gen.pool.slots {
+	next := s.sampleAt - s.now()
+	for _, sl := range s.slots() {
 		if sl.retryAt > 0 {
 			next = min(next, sl.retryAt-s.now())
 		}
+	}
+	if s.op != nil && s.op.deadline > 0 {
+		next = min(next, s.op.deadline-s.now())
 	}
 	for _, w := range s.byPID {
 		if w.deadline > 0 {
@@ -156,12 +185,31 @@ func (s *Supervisor) onTimer() {
 			s.timeout(w)
 		}
 	}
-	for _, sl := range s.gen.pool.slots {
+	for _, sl := range s.slots() {
 		if sl.retryAt > 0 && now >= sl.retryAt && sl.worker == nil {
 			sl.retryAt = 0
 			s.start(sl)
 		}
 	}
+	if op := s.op; op != nil && op.deadline > 0 && now >= op.deadline {
+		op.deadline = 0
+		s.feed(rollout.Event{Kind: rollout.OnClock})
+	}
+	if now >= s.sampleAt {
+		s.sampleAt = now + sampleEvery
+		s.rates.take(now, s.byPID)
+		s.shared.board.Heartbeat().Mark()
+		s.checkStuck()
+	}
+}
+
+// slots returns those of the generation in charge and, during a reload, of the other.
+func (s *Supervisor) slots() []*poolSlot {
+	slots := s.gen.pool.slots
+	if op := s.op; op != nil && op.next != nil {
+		slots = append(slices.Clone(op.old.pool.slots), op.next.pool.slots...)
+	}
+	return slots
 }
 
 func jitter() float64 { return rand.Float64() }

@@ -27,6 +27,7 @@ type Service struct {
 	PID     int
 	URL     string // of the first TCP listener
 	Log     string // path of its log
+	Config  string // path of its configuration file, if Options gave one
 	cmd     *exec.Cmd
 	ended   chan struct{}
 	endErr  error
@@ -53,7 +54,9 @@ type Options struct {
 	Config  string   // text of a configuration file; empty: none
 	Set     []string // further settings, KEY=VALUE
 	Env     []string // further variables
+	Bare    bool     // listeners and workers are the configuration file's affair
 	Cache   string   // empty: one for all tests
+	Admin   string   // path of the admin socket; empty: off
 }
 
 // Command returns the command line that o stands for.
@@ -62,25 +65,22 @@ func (o Options) Command(t testing.TB) *exec.Cmd {
 	if o.Models == "" {
 		o.Models = filepath.Join(Root(t), "models")
 	}
-	if o.Workers == 0 {
-		o.Workers = 2
-	}
-	if len(o.Listen) == 0 {
-		o.Listen = []string{"127.0.0.1:0"}
-	}
 	if o.Cache == "" {
 		o.Cache = filepath.Join(Root(t), ".cache", "test-models")
 	}
-	args := []string{"serve", "--models", o.Models, "--workers", strconv.Itoa(o.Workers), "--set", "cache.dir=" + o.Cache, "--set", "admin=off"}
+	if o.Admin == "" {
+		o.Admin = "off"
+	}
+	args := []string{"serve", "--models", o.Models, "--set", "cache.dir=" + o.Cache, "--set", "admin=" + o.Admin}
+	if !o.Bare {
+		args = append(args, o.size()...)
+	}
 	if o.Config != "" {
 		file := filepath.Join(t.TempDir(), "preforkd.yaml")
 		if err := os.WriteFile(file, []byte(o.Config), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, "-c", file)
-	}
-	for _, l := range o.Listen {
-		args = append(args, "--listen", l)
 	}
 	for _, s := range o.Set {
 		args = append(args, "--set", s)
@@ -89,6 +89,21 @@ func (o Options) Command(t testing.TB) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0")
 	cmd.Env = append(cmd.Env, o.Env...)
 	return cmd
+}
+
+// size is the part of the command line that Bare leaves out.
+func (o Options) size() (args []string) {
+	if o.Workers == 0 {
+		o.Workers = 2
+	}
+	if len(o.Listen) == 0 {
+		o.Listen = []string{"127.0.0.1:0"}
+	}
+	args = []string{"--workers", strconv.Itoa(o.Workers)}
+	for _, l := range o.Listen {
+		args = append(args, "--listen", l)
+	}
+	return args
 }
 
 // Start starts a service and waits until it is ready.
@@ -137,7 +152,7 @@ func LaunchCommand(t testing.TB, cmd *exec.Cmd) *Service {
 	if cmd.Stderr == nil {
 		cmd.Stderr = log
 	}
-	s := &Service{t: t, Log: log.Name(), cmd: cmd, ended: make(chan struct{}), seen: map[int]bool{}, reports: r}
+	s := &Service{t: t, Config: configOf(cmd.Args), Log: log.Name(), cmd: cmd, ended: make(chan struct{}), seen: map[int]bool{}, reports: r}
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -162,6 +177,16 @@ func LaunchCommand(t testing.TB, cmd *exec.Cmd) *Service {
 		server.Close()
 	})
 	return s
+}
+
+// configOf returns the argument of -c.
+func configOf(args []string) string {
+	for i, a := range args {
+		if a == "-c" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return ""
 }
 
 func (s *Service) cleanup() {

@@ -28,24 +28,36 @@ func (w *worker) serve(ctx context.Context) error {
 		activation.AwaitEnd(w.lifeline)
 		close(orphaned)
 	}()
-	ended := w.accept()
+	channel := make(chan error, 1)
+	go func() { channel <- w.control.Run(ctx) }() // ends with the supervisor, or with this process
 	stopBeat := w.beat()
 	defer stopBeat()
 	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)
 	}
-	select {
-	case sig := <-signals:
-		if sig != syscall.SIGTERM {
-			return nil
-		}
-	case <-orphaned:
-		w.log.Warn("supervisor died, leaving")
-	case <-ctx.Done():
-	case err := <-ended:
-		return err
+	if !w.held {
+		w.release()
 	}
-	return w.drain(signals, ended)
+	var ended <-chan error
+	mayAccept := w.mayAccept
+	for {
+		select {
+		case <-mayAccept:
+			mayAccept = nil
+			ended = w.accept()
+			continue
+		case sig := <-signals:
+			if sig != syscall.SIGTERM {
+				return nil
+			}
+		case <-orphaned:
+			w.log.Warn("supervisor died, leaving")
+		case <-ctx.Done():
+		case err := <-ended:
+			return err
+		}
+		return w.drain(signals, ended)
+	}
 }
 
 // accept serves each listener in a goroutine of its own; the channel gets one result
@@ -63,11 +75,13 @@ func (w *worker) accept() <-chan error {
 func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
 	w.leaving.Store(true)
 	_ = w.supers.SendWait("STOPPING=1", "STATUS=draining")
-	for _, ln := range w.listeners {
-		ln.Stop()
-	}
-	for range w.listeners {
-		<-ended
+	if ended != nil {
+		for _, ln := range w.listeners {
+			ln.Stop()
+		}
+		for range w.listeners {
+			<-ended
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Timeouts.Drain)
 	defer cancel()
@@ -105,6 +119,7 @@ func (w *worker) beat() (stop func()) {
 		for {
 			select {
 			case <-ticker.C:
+				w.row.Ticked.Mark()
 				_ = w.supers.Send("WATCHDOG=1")
 			case <-quit:
 				return

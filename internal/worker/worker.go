@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"github.com/valyala/fasthttp"
@@ -18,7 +19,9 @@ import (
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
+	"preforkd/internal/ipc/control"
 	"preforkd/internal/ipc/notify"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/api"
@@ -37,8 +40,16 @@ type worker struct {
 	cfg      config.Config
 	manifest ipc.Manifest
 
+	board     *scoreboard.Board
+	row       *scoreboard.Row
+	control   *control.Conn
+	held      bool          // not to accept before the supervisor says so
+	mayAccept chan struct{} // closed when it says so
+	release   func()        // closes it, once
+
 	engine    inference.Engine
 	models    *repository.Repository
+	permits   *admission.Permits
 	server    *fasthttp.Server
 	listeners []*accept.Listener
 	leaving   atomic.Bool
@@ -49,7 +60,8 @@ type worker struct {
 func Run(ctx context.Context, version string) error {
 	logs := newLogWriter(os.Stderr)
 	defer logs.Close()
-	w := &worker{identity: identify(), lifeline: -1}
+	w := &worker{identity: identify(), lifeline: -1, held: os.Getenv(ipc.EnvHeld) != "", mayAccept: make(chan struct{})}
+	w.release = sync.OnceFunc(func() { close(w.mayAccept) })
 	w.log = slog.New(slog.NewJSONHandler(logs, nil)) // the supervisor puts it into the operator's form
 	var err error
 	if w.supers, err = notify.FromEnvironment(); err != nil {
@@ -88,7 +100,9 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 	}
 	manifest, hasManifest := in.Extra[ipc.FDManifest]
 	lifeline, hasLifeline := in.Extra[ipc.FDLifeline]
-	if !hasManifest || !hasLifeline {
+	board, hasBoard := in.Extra[ipc.FDBoard]
+	channel, hasControl := in.Extra[ipc.FDControl]
+	if !hasManifest || !hasLifeline || !hasBoard || !hasControl {
 		return nil, &ipc.Failure{
 			Exit: ipc.ExitUsage, What: "preforkd-worker was not started by preforkd: it inherited no manifest",
 			Try: "preforkd serve",
@@ -105,7 +119,26 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 	if err := json.Unmarshal(w.manifest.Settings, &w.cfg); err != nil {
 		return nil, fmt.Errorf("read the settings of the manifest: %w", err)
 	}
+	if err := w.join(board, channel); err != nil {
+		return nil, err
+	}
 	return in.Sockets, nil
+}
+
+// join takes this worker's row of the scoreboard and its end of the control channel.
+func (w *worker) join(board, channel int) (err error) {
+	defer activation.Close(board)
+	if w.board, err = scoreboard.Open(board); err != nil {
+		return &ipc.Failure{
+			Exit: ipc.ExitBoot, What: "open the scoreboard: " + err.Error(), Err: err,
+			Try: "install preforkd and preforkd-worker of one version",
+		}
+	}
+	if w.row, err = w.board.Attach(os.Getenv(ipc.EnvRow)); err != nil {
+		return fmt.Errorf("take a row of the scoreboard: %w", err)
+	}
+	w.control, err = control.New(channel, w.handlers())
+	return err
 }
 
 // load opens the engine and every model.
@@ -119,7 +152,7 @@ func (w *worker) load() error {
 	if w.engine, err = onnx.Open(library); err != nil {
 		return err
 	}
-	w.models, err = repository.Load(&announcing{w.engine, w}, w.manifest.Models)
+	w.models, err = repository.Load(&watched{w.engine, w}, w.manifest.Models)
 	if bad := (*repository.LoadError)(nil); errors.As(err, &bad) {
 		return &ipc.Failure{
 			Exit: ipc.ExitBoot, What: err.Error(), Err: err,
@@ -129,32 +162,16 @@ func (w *worker) load() error {
 	return err
 }
 
-// announcing tells the supervisor which file comes next: on some damaged files the
-// engine's native code aborts the process, which can then say nothing more.
-type announcing struct {
-	inference.Engine
-	w *worker
-}
-
-// Load announces path by the name that the operator gave it.
-func (a *announcing) Load(path string) (inference.Model, error) {
-	for _, m := range a.w.manifest.Models {
-		if m.Path == path {
-			_ = a.w.supers.Send("STATUS=loading " + m.Source)
-		}
-	}
-	return a.Engine.Load(path)
-}
-
 // listen makes the HTTP server and its listeners.
 func (w *worker) listen(sockets []*activation.Socket, version string) error {
 	header := ""
 	if w.cfg.HTTP.WorkerHeader {
 		header = w.String()
 	}
+	w.permits = admission.New(permits)
 	handlers := api.New(api.Options{
 		Models:         w.models,
-		Permits:        admission.New(permits),
+		Permits:        w.permits,
 		Default:        w.cfg.Predict.Model,
 		Version:        version,
 		RequestTimeout: w.cfg.Timeouts.Request,
@@ -169,6 +186,7 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		KeepaliveTimeout: w.cfg.HTTP.KeepaliveTimeout,
 		MaxConnections:   w.cfg.HTTP.MaxConnections,
 	})
+	w.server.Handler = w.counted(w.server.Handler)
 	limit := accept.NewLimit(w.cfg.HTTP.MaxConnections)
 	for _, sock := range sockets {
 		ln, err := sock.Listener()

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -147,11 +149,43 @@ func find(name, dir string, decode func(string, []byte, any) error) (ipc.ModelFi
 		}
 		m.Version = want
 	}
+	if m.Warmup, err = warmup(filepath.Join(dir, "warmup.json")); err != nil {
+		return m, err
+	}
 	m.Source = filepath.Join(dir, m.Version, ModelFileName)
 	if _, err := os.Stat(m.Source); err != nil {
 		return m, &ipc.Failure{Exit: ipc.ExitBoot, What: fmt.Sprintf("model %s: %v", name, err), Err: err}
 	}
 	return m, nil
+}
+
+// warmup reads a model's warmup.json, if there is one.
+func warmup(path string) ([]ipc.WarmupCase, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, modelsFailure(path, err)
+	}
+	var cases []ipc.WarmupCase
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&cases); err != nil {
+		return nil, &ipc.Failure{
+			Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %v", path, err), Err: err,
+			Try: `write a list of {"request": {…}, "outputs": {"NAME": [values]}, "tolerance": 1e-4}`,
+		}
+	}
+	for i, c := range cases {
+		if len(c.Request) == 0 || c.Tolerance < 0 {
+			return nil, &ipc.Failure{
+				Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: case %d has no request, or a negative tolerance", path, i),
+				Try: "write the body of an inference request",
+			}
+		}
+	}
+	return cases, nil
 }
 
 // versions returns the versions in dir, lowest first. A version is a decimal number

@@ -20,6 +20,10 @@ type Plan struct {
 	// one core. With 1, a native call of some microseconds starves the network poller
 	// (p50 of 2.5 ms instead of 0.05 ms).
 	Procs int
+	// Surge is how many more workers fit into the memory that is available now, at least
+	// 1 and at most Workers. It means something where the workers that run are counted
+	// in what is not available: during a reload.
+	Surge int
 	Why   string // one line for the operator
 	// Warning is set when the operator's number does not fit the machine.
 	Warning string
@@ -48,6 +52,7 @@ func Decide(in Input) Plan {
 		}
 	}
 	p.Procs = max(2, (in.Cores+p.Workers-1)/p.Workers)
+	p.Surge = max(min(fit, p.Workers), 1)
 	p.Why = why(in, p.Workers, each)
 	if in.Available > 0 && p.Workers > fit {
 		p.Warning = fmt.Sprintf("%s may need %s, and %s is to be had: watch memory, or set workers to %d",

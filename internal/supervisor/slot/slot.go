@@ -102,12 +102,13 @@ const (
 	Boot                  // it was not ready within the boot clock
 	Hung                  // its heartbeat stopped
 	Overdue               // its drain took too long
+	Stuck                 // a call into native code outlasted the request clock
 )
 
-var reasonNames = [...]string{"asked", "crash", "boot clock", "heartbeat clock", "drain clock"}
+var reasonNames = [...]string{"asked", "crash", "boot clock", "heartbeat clock", "drain clock", "request clock"}
 
 // String returns the reason as operators read it.
 func (r Reason) String() string { return reasonNames[r] }
 
 // Charged tells whether the reason counts against the crash budget of its slot.
-func (r Reason) Charged() bool { return r == Crash || r == Boot || r == Hung }
+func (r Reason) Charged() bool { return r == Crash || r == Boot || r == Hung || r == Stuck }

@@ -1,0 +1,161 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/supervisor/admin"
+	"preforkd/internal/supervisor/machine"
+	"preforkd/internal/supervisor/slot"
+)
+
+// service is what the admin socket offers; its methods ask the loop.
+type service struct{ s *Supervisor }
+
+// askEvent is something that the loop shall do for another goroutine.
+type askEvent struct{ do func() }
+
+// ask has the loop call do and waits until it has, or until ctx or the loop ends.
+func (s *Supervisor) ask(ctx context.Context, do func()) error {
+	done := make(chan struct{})
+	select {
+	case s.events <- askEvent{func() { do(); close(done) }}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ended:
+		return errEnded()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-s.ended:
+		return errEnded()
+	}
+}
+
+func errEnded() error {
+	return &ipc.Failure{Exit: ipc.ExitUnavailable, What: "the service has ended"}
+}
+
+// Status returns how the service is. Memory is read here, not in the loop: the kernel
+// walks page tables for it.
+func (v service) Status(ctx context.Context) (admin.Status, error) {
+	var st admin.Status
+	if err := v.s.ask(ctx, func() { st = v.s.describe() }); err != nil {
+		return st, err
+	}
+	for _, p := range st.Pools {
+		for i := range p.Slots {
+			if pid := p.Slots[i].PID; pid > 0 {
+				p.Slots[i].PSS, _ = machine.PSS(pid) // it may have ended meanwhile
+			}
+		}
+	}
+	return st, nil
+}
+
+// Reload reloads and waits for the end.
+func (v service) Reload(ctx context.Context, r admin.ReloadRequest, progress func(admin.Progress)) (admin.ReloadResult, error) {
+	w := &waiter{request: r, progress: progress, done: make(chan reloadEnd, 1)}
+	if err := v.s.ask(ctx, func() { v.s.reload(r, w) }); err != nil {
+		return admin.ReloadResult{}, err
+	}
+	select {
+	case end := <-w.done:
+		return end.result, end.err
+	case <-ctx.Done(): // the reload goes on; nobody hears of it
+		_ = v.s.ask(context.Background(), func() { w.progress = nil })
+		return admin.ReloadResult{}, ctx.Err()
+	case <-v.s.ended:
+		return admin.ReloadResult{}, errEnded()
+	}
+}
+
+// Stop begins to stop the service.
+func (v service) Stop(ctx context.Context, quick bool) error {
+	return v.s.ask(ctx, func() {
+		mode := stopGraceful
+		if quick {
+			mode = stopQuick
+		}
+		v.s.stop(mode, nil)
+	})
+}
+
+// Events yields what has happened.
+func (v service) Events(ctx context.Context, after uint64, follow bool) iter.Seq[admin.Event] {
+	return v.s.history.Events(ctx, after, follow)
+}
+
+// emit records an event for operators.
+func (s *Supervisor) emit(e admin.Event) { s.history.Append(e) }
+
+// emitWorker records an event of one worker.
+func (s *Supervisor) emitWorker(w *worker, kind, text string) {
+	index := w.slot.index
+	e := admin.Event{Kind: kind, Text: text, Pool: w.slot.pool.name, Slot: &index, Generation: w.slot.pool.gen.number}
+	if w.proc != nil {
+		e.PID = w.proc.PID
+	}
+	s.emit(e)
+}
+
+// recentEvents is how many of them a status shows.
+const recentEvents = 10
+
+// describe returns how the service is. It runs in the loop.
+func (s *Supervisor) describe() admin.Status {
+	st := admin.Status{
+		Time: time.Now(), Version: s.opts.Version, PID: s.pid, Generation: s.gen.number,
+		Uptime: admin.Duration(s.now()), LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
+	}
+	for _, sock := range s.gen.sockets {
+		address := sock.Address
+		if sock.Network == "unix" {
+			address = "unix:" + address
+		}
+		st.Listen = append(st.Listen, address)
+	}
+	p := admin.Pool{Name: s.gen.pool.name, Size: len(s.gen.pool.slots)}
+	for _, sl := range s.gen.pool.slots {
+		p.Slots = append(p.Slots, s.describeSlot(sl, sl.worker))
+	}
+	for _, w := range s.byPID { // of the other generation of a reload
+		if w.slot.pool.gen != s.gen {
+			p.Slots = append(p.Slots, s.describeSlot(w.slot, w))
+		}
+	}
+	st.Pools = []admin.Pool{p}
+	return st
+}
+
+func (s *Supervisor) describeSlot(sl *poolSlot, w *worker) admin.Slot {
+	d := admin.Slot{Index: sl.index, Generation: sl.pool.gen.number, Restarts: sl.restarts, LastExit: sl.lastExit}
+	for _, m := range sl.pool.gen.models {
+		d.Models = append(d.Models, m.Name+"/"+m.Version)
+	}
+	if w == nil {
+		d.State = "waiting"
+		if sl.failed {
+			d.State = "failed"
+		}
+		if sl.retryAt > 0 {
+			d.Reason = fmt.Sprintf("next start in %v", (sl.retryAt - s.now()).Round(time.Millisecond))
+		}
+		return d
+	}
+	d.State, d.PID, d.Age = w.state.String(), w.proc.PID, admin.Duration(s.now()-w.started)
+	if w.state != slot.Ready {
+		d.Reason = w.status
+	}
+	if w.reason != slot.Asked {
+		d.Reason = w.reason.String()
+	}
+	d.InFlight = int(w.row.InFlight.Load())
+	rate := s.rates.of(w)
+	d.RequestsPerSecond, d.P50, d.P99 = rate.perSecond, admin.Duration(rate.p50), admin.Duration(rate.p99)
+	return d
+}
