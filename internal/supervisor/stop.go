@@ -60,6 +60,7 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 		_ = s.upstream.SendWait("STOPPING=1", "STATUS=stopping")
 	}
 	s.stopping = mode
+	s.shared.board.Stopping().Store(1) // nobody stays to whom connections could go
 	name := [...]string{stopGraceful: "graceful", stopQuick: "quick", stopImmediate: "immediate"}[mode]
 	if by != nil {
 		s.log.Info("stopping", "mode", name, "signal", by.String(), "workers", len(s.byPID))

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"preforkd/internal/ipc/activation"
-	"preforkd/internal/worker/accept"
 )
 
 // serve accepts and answers until the worker shall leave, then drains.
@@ -52,6 +51,7 @@ func (w *worker) serve(ctx context.Context) error {
 			}
 		case <-orphaned:
 			w.log.Warn("supervisor died, leaving")
+			w.alone = true
 		case <-ctx.Done():
 		case err := <-ended:
 			return err
@@ -65,24 +65,17 @@ func (w *worker) serve(ctx context.Context) error {
 func (w *worker) accept() <-chan error {
 	ended := make(chan error, len(w.listeners))
 	for _, ln := range w.listeners {
-		go func(ln *accept.Listener) { ended <- w.server.Serve(ln) }(ln)
+		go func() { ended <- w.server.Serve(ln) }()
 	}
 	return ended
 }
 
-// drain stops accepting, lets what is in flight finish, and returns when it has or
-// when the drain clock has run out. A second signal ends it at once.
+// drain stops accepting, gives idle connections to the workers that stay, lets what is
+// in flight finish, and returns when it has or when the drain clock has run out. A
+// second signal ends it at once.
 func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
 	w.leaving.Store(true)
 	_ = w.supers.SendWait("STOPPING=1", "STATUS=draining")
-	if ended != nil {
-		for _, ln := range w.listeners {
-			ln.Stop()
-		}
-		for range w.listeners {
-			<-ended
-		}
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Timeouts.Drain)
 	defer cancel()
 	done := make(chan struct{})
@@ -94,6 +87,9 @@ func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
 		}
 	}()
 	start := time.Now()
+	if ended != nil {
+		w.leave(ctx, ended)
+	}
 	err := w.server.ShutdownWithContext(ctx)
 	close(done)
 	if err != nil {
@@ -101,6 +97,36 @@ func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
 			"took", time.Since(start).Round(time.Millisecond), "clock", "timeouts.drain", "limit", w.cfg.Timeouts.Drain.String())
 	}
 	return nil
+}
+
+// leave ends accepting. Where others stay they get the connections; when the whole
+// service stops nobody does, and what the kernel has accepted already is served here.
+func (w *worker) leave(ctx context.Context, ended <-chan error) {
+	if w.alone || w.board.Stopping().Load() != 0 {
+		for _, ln := range w.listeners {
+			ln.Stop()
+		}
+	} else {
+		moved, kept := w.conns.Leave(ctx, w.queue)
+		w.log.Info("connections handed over", "moved", moved, "kept", kept)
+	}
+	for range w.listeners {
+		<-ended
+	}
+	w.count()
+}
+
+// count brings this worker's row up to date with its connections.
+func (w *worker) count() {
+	w.countLock.Lock()
+	defer w.countLock.Unlock()
+	now := w.conns.Counts()
+	w.row.Connections.Set(int64(now.Open))
+	w.row.Idle.Set(int64(now.Idle))
+	w.row.HandedOver.Add(now.Moved - w.tallied.Moved)
+	w.row.Adopted.Add(now.Adopted - w.tallied.Adopted)
+	w.row.HandoffRefused.Add(now.Reclaimed - w.tallied.Reclaimed)
+	w.tallied = now
 }
 
 // beat tells the supervisor that this process still schedules, four times in the time
@@ -120,6 +146,7 @@ func (w *worker) beat() (stop func()) {
 			select {
 			case <-ticker.C:
 				w.row.Ticked.Mark()
+				w.count()
 				_ = w.supers.Send("WATCHDOG=1")
 			case <-quit:
 				return

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/control"
+	"preforkd/internal/ipc/handoff"
 	"preforkd/internal/ipc/notify"
 	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/worker/accept"
@@ -51,8 +53,14 @@ type worker struct {
 	models    *repository.Repository
 	permits   *admission.Permits
 	server    *fasthttp.Server
-	listeners []*accept.Listener
+	conns     *accept.Pool
+	queue     *handoff.Queue // of connections that leaving workers give away
+	listeners []stopper
 	leaving   atomic.Bool
+	alone     bool // nobody is left who could take connections
+
+	countLock sync.Mutex    // guards tallied
+	tallied   accept.Counts // what the row has of conns' counters
 }
 
 // Run serves until the supervisor, or its end, tells the worker to leave. An error
@@ -82,6 +90,12 @@ func Run(ctx context.Context, version string) error {
 	return w.serve(ctx) // the models end with the process: a run may still be in one of them
 }
 
+// stopper is what connections come from.
+type stopper interface {
+	net.Listener
+	Stop()
+}
+
 // identity is which worker this is.
 type identity struct{ pool, slot, generation string }
 
@@ -102,7 +116,9 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 	lifeline, hasLifeline := in.Extra[ipc.FDLifeline]
 	board, hasBoard := in.Extra[ipc.FDBoard]
 	channel, hasControl := in.Extra[ipc.FDControl]
-	if !hasManifest || !hasLifeline || !hasBoard || !hasControl {
+	queueIn, hasQueueIn := in.Extra[ipc.FDAdoptIn]
+	queueOut, hasQueueOut := in.Extra[ipc.FDAdoptOut]
+	if !hasManifest || !hasLifeline || !hasBoard || !hasControl || !hasQueueIn || !hasQueueOut {
 		return nil, &ipc.Failure{
 			Exit: ipc.ExitUsage, What: "preforkd-worker was not started by preforkd: it inherited no manifest",
 			Try: "preforkd serve",
@@ -120,6 +136,9 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 		return nil, fmt.Errorf("read the settings of the manifest: %w", err)
 	}
 	if err := w.join(board, channel); err != nil {
+		return nil, err
+	}
+	if w.queue, err = handoff.Open(queueIn, queueOut); err != nil {
 		return nil, err
 	}
 	return in.Sockets, nil
@@ -187,17 +206,24 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		MaxConnections:   w.cfg.HTTP.MaxConnections,
 	})
 	w.server.Handler = w.counted(w.server.Handler)
-	limit := accept.NewLimit(w.cfg.HTTP.MaxConnections)
-	for _, sock := range sockets {
+	if len(sockets) == 0 {
+		return errors.New("no listening socket was inherited")
+	}
+	w.conns = accept.NewPool(accept.Options{
+		Connections: w.cfg.HTTP.MaxConnections, Generation: w.manifest.Generation, Keepalive: w.cfg.HTTP.KeepaliveTimeout,
+	})
+	w.server.ConnState = func(c net.Conn, s fasthttp.ConnState) { w.conns.State(c, accept.State(s)) }
+	for i, sock := range sockets {
 		ln, err := sock.Listener()
 		if err != nil {
 			return err
 		}
-		w.listeners = append(w.listeners, accept.New(ln, limit))
+		w.listeners = append(w.listeners, w.conns.Listener(ln, i))
 	}
-	if len(w.listeners) == 0 {
-		return errors.New("no listening socket was inherited")
-	}
+	// During a reload only the newest generation takes, so that no connection moves twice.
+	w.listeners = append(w.listeners, w.conns.Adopter(w.queue, func() bool {
+		return w.board.Taker().Load() <= w.manifest.Generation
+	}))
 	return nil
 }
 
