@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"preforkd/internal/config"
@@ -397,7 +398,7 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	case err != nil:
 		end.err, reason = err, err.Error()
 	case outcome == rollout.RolledBack:
-		end.err = &ipc.Failure{Exit: ipc.ExitRolledBack, What: "reload rolled back: " + reason, Try: "correct it and reload again; the old generation serves"}
+		end.err = &ipc.Failure{Exit: ipc.ExitRolledBack, What: "reload rolled back: " + reason, Try: tryAgain(reason)}
 	case outcome == rollout.Stopped:
 		end.err = &ipc.Failure{Exit: ipc.ExitUnavailable, What: "reload: the service was stopped"}
 	case outcome == rollout.Rehearsed:
@@ -419,6 +420,14 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 		s.resume()
 	}
 	s.nextReload()
+}
+
+// tryAgain is what to do about a rolled-back reload: the canary's own words may say it.
+func tryAgain(reason string) string {
+	if strings.Contains(reason, "\n  try: ") {
+		return ""
+	}
+	return "correct it and reload again; the old generation serves"
 }
 
 func suffix(reason string) string {
