@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,8 @@ type Adopter struct {
 	mu         sync.Mutex // guards the fields below; held while one is taken
 	leaving    bool
 	reclaiming bool // until the queue is empty
+
+	counter *atomic.Uint64 // of what take has returned; used by Accept's goroutine
 }
 
 // Adopter returns a listener on what other workers put into q. It takes a connection
@@ -50,7 +53,7 @@ func (p *Pool) Adopter(q *handoff.Queue, allowed func() bool) *Adopter {
 	return a
 }
 
-// Accept waits for a connection. After Stop it returns io.EOF.
+// Accept waits for a connection. After Stop it returns io.EOF. One goroutine calls it.
 func (a *Adopter) Accept() (net.Conn, error) {
 	for wait := firstWait; a.ctx.Err() == nil; {
 		fd, m, err := a.take()
@@ -114,10 +117,9 @@ func (a *Adopter) take() (fd int, m handoff.Message, err error) {
 		}
 		return -1, m, err
 	}
+	a.counter = &a.pool.adopted
 	if a.reclaiming {
-		a.pool.reclaimed.Add(1)
-	} else {
-		a.pool.adopted.Add(1)
+		a.counter = &a.pool.reclaimed
 	}
 	return fd, m, nil
 }
@@ -156,6 +158,7 @@ func (a *Adopter) adopt(fd int, m handoff.Message) (net.Conn, error) {
 	}
 	conn := &conn{Conn: c, listener: m.Listener, since: m.Since, place: true, adopted: true}
 	a.pool.add(conn)
+	a.counter.Add(1)
 	return conn, nil
 }
 

@@ -14,7 +14,8 @@ const lookEvery = 2 * time.Millisecond
 // Leave stops accepting and gives every connection away, each as soon as it is between
 // two requests. It returns when none is left that can go and those that went have been
 // taken, or when ctx ends; moved connections are gone, kept ones are still served here
-// and the caller's to drain.
+// and the caller's to drain. (Where several workers leave and nobody takes, one may take
+// back what another gave; moved is then off by that.)
 //
 // Kept are connections with TLS or an upgraded protocol; when ctx ends also those in a
 // request, and all for which no taker was found. Until then these are served as before.
@@ -45,6 +46,18 @@ func (p *Pool) Give(ctx context.Context, q *handoff.Queue, n int) (moved int) {
 	g := giving{pool: p, offer: newOffer(q), want: n}
 	g.run(ctx, p.leaving)
 	return max(0, int(p.moved.Load()-before)-int(p.reclaimed.Load()-back))
+}
+
+// CloseAdopted closes the adopted connections that have had no request here, now and
+// from now on, for a service that stops. fasthttp's Shutdown closes connections between
+// two requests by itself, but takes these for new ones and waits five seconds.
+func (p *Pool) CloseAdopted() {
+	p.giver.Lock()
+	defer p.giver.Unlock()
+	o := newOffer(nil)
+	o.allow(everything)
+	p.offer.Store(o)
+	p.wake(everything)
 }
 
 func (p *Pool) stopAccepting() ([]*Listener, []*Adopter) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,6 +140,7 @@ func TestHalfARequest(t *testing.T) {
 	old := s.start(t, "old", Options{}, true)
 	c := connect(t, s.ln.Addr())
 	c.must(t, "/echo/x")
+	eventually(t, "between requests", func() bool { return old.pool.Counts().Idle == 1 })
 	if err := c.send("GET /echo/half HTTP/1.1\r\nHo"); err != nil {
 		t.Fatal(err)
 	}
@@ -209,6 +211,7 @@ func TestFullQueue(t *testing.T) {
 	old := s.start(t, "old", Options{Patience: 50 * time.Millisecond}, true)
 	c := connect(t, s.ln.Addr())
 	c.must(t, "/echo/x")
+	old.pool.adopters[0].leave() // it shall not empty the queue at once
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -222,17 +225,12 @@ func TestFullQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	unix.Close(pair[1])
-	// The old worker's adopter may take them back only after its patience.
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stay := old.pool
-	stay.adopters[0].leave()
 	left := make(chan int)
 	go func() {
-		moved, _ := stay.Leave(ctx, old.queue)
+		moved, _ := old.leave()
 		left <- moved
 	}()
-	<-stay.leaving
+	<-old.pool.leaving
 	for range 20 {
 		if a := c.must(t, "/echo/y"); a.worker != "old" || a.close {
 			t.Errorf("%+v", a)
@@ -359,5 +357,55 @@ func TestAdoptedTimeouts(t *testing.T) {
 	}
 	if b, err := io.ReadAll(silent.r); err != nil || len(b) != 0 || time.Since(start) < keepalive {
 		t.Errorf("a silent client: %q, %v after %v", b, err, time.Since(start))
+	}
+}
+
+// TestStopAfterAdoption: idle clients of a worker that has just adopted them do not
+// delay the end of the service, and see an orderly close.
+func TestStopAfterAdoption(t *testing.T) {
+	s := newSite(t, "tcp")
+	old := s.start(t, "old", Options{}, true)
+	c := connect(t, s.ln.Addr())
+	c.must(t, "/echo/x")
+	next := s.start(t, "next", Options{}, true)
+	old.leave()
+	fresh := connect(t, s.ln.Addr())
+	eventually(t, "accepted", func() bool { return next.pool.Open() == 2 })
+	next.pool.CloseAdopted()
+	if b, err := io.ReadAll(c.r); err != nil || len(b) != 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+	fresh.must(t, "/echo/y") // a new one still gets its answer
+}
+
+// TestOnlyTheAllowedTake: and a full worker leaves the rest in the queue.
+func TestOnlyTheAllowedTake(t *testing.T) {
+	s := newSite(t, "tcp")
+	old := s.start(t, "old", Options{}, true)
+	var may atomic.Bool
+	barred := newWorker("barred", Options{}, s.queue(t), nil)
+	barred.serve(barred.pool.Adopter(barred.queue, may.Load))
+	t.Cleanup(barred.end)
+	small := s.start(t, "small", Options{Connections: 2}, false)
+	clients := idleClients(t, s, 5)
+	left := make(chan int)
+	go func() {
+		moved, _ := old.leave()
+		left <- moved
+	}()
+	eventually(t, "full", func() bool { return small.pool.Open() == 2 })
+	if n := barred.pool.Counts().Adopted; n != 0 {
+		t.Errorf("%d taken without leave", n)
+	}
+	may.Store(true)
+	if n := <-left; n != 5 {
+		t.Errorf("moved %d", n)
+	}
+	served := map[string]int{}
+	for _, c := range clients {
+		served[c.must(t, "/echo/y").worker]++
+	}
+	if served["small"] != 2 || served["barred"] != 3 {
+		t.Errorf("%v", served)
 	}
 }

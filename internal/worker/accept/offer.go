@@ -13,8 +13,8 @@ const everything = math.MaxInt
 
 // offer is how many connections may be put into a queue, by whoever reads them next.
 type offer struct {
-	queue   *handoff.Queue
-	changed chan struct{} // one token: something was given, refused or closed
+	queue   *handoff.Queue // nil: CloseAdopted's
+	changed chan struct{}  // one token: something was given, refused or closed
 
 	mu      sync.Mutex // guards the fields below; held while a descriptor is sent
 	left    int
@@ -48,6 +48,12 @@ func (o *offer) give(c *conn) bool {
 	defer o.mu.Unlock()
 	if o.left == 0 {
 		return false
+	}
+	if o.queue == nil {
+		if c.adopted {
+			c.state.Store(given)
+		}
+		return c.adopted
 	}
 	err := c.send(o.queue)
 	if errors.Is(err, handoff.ErrFull) {

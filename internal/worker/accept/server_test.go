@@ -174,6 +174,7 @@ func (w *testWorker) end() {
 	for _, l := range w.pool.listeners {
 		l.Stop()
 	}
+	w.pool.CloseAdopted()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = w.server.ShutdownWithContext(ctx)
