@@ -99,8 +99,11 @@ func TestDrainClock(t *testing.T) {
 	if lost == 0 {
 		t.Error("all was answered: the drain clock did not bite")
 	}
-	if text := s.LogText(); !strings.Contains(text, "timeouts.drain") || !strings.Contains(text, "drain given up") {
-		t.Errorf("the log does not name the clock:\n%s", text)
+	// The worker keeps the clock itself and counts what it gives up; on a machine that is too
+	// busy for it to do so the supervisor kills it a second later, and counts.
+	text := s.LogText()
+	if !strings.Contains(text, "clock=timeouts.drain") || !strings.Contains(text, "drain given up") && !strings.Contains(text, "requests lost") {
+		t.Errorf("the log does not name the clock, or not what was lost:\n%s", text)
 	}
 }
 
