@@ -52,7 +52,7 @@ var peers = []peer{
 var preforkd = service{
 	name: "preforkd",
 	prepare: func(ctx context.Context, l *lab) (string, error) {
-		version, err := l.output(ctx, filepath.Join(l.root, "bin", "preforkd"), "version")
+		version, err := l.output(ctx, l.bin("preforkd"), "version")
 		return strings.TrimSpace(version) + ", 2 workers", err
 	},
 	spec: func(l *lab, port int) proc.Spec { return l.preforkd(port, filepath.Join(l.dir, "cache")) },
@@ -73,7 +73,7 @@ func (l *lab) preforkd(port int, cache string) proc.Spec {
 	return proc.Spec{
 		Name: "preforkd", Dir: l.root, Log: filepath.Join(l.dir, "logs", "preforkd.log"),
 		Args: []string{
-			filepath.Join(l.root, "bin", "preforkd"), "serve", "--listen", "127.0.0.1:" + strconv.Itoa(port),
+			l.bin("preforkd"), "serve", "--listen", "127.0.0.1:" + strconv.Itoa(port),
 			"--workers", "2", "--models", "models",
 			"--set", "predict.model=digits", "--set", "cache.dir=" + cache, "--set", "admin=off",
 		},
