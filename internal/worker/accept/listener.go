@@ -163,12 +163,3 @@ func (l *Listener) await(ctx context.Context) {
 	case <-ctx.Done():
 	}
 }
-
-// Limit is a Pool that only counts.
-type Limit = Pool
-
-// NewLimit returns a pool of n connections.
-func NewLimit(n int) *Limit { return NewPool(Options{Connections: n}) }
-
-// New returns limit's listener on ln.
-func New(ln net.Listener, limit *Limit) *Listener { return limit.Listener(ln, 0) }

@@ -47,8 +47,8 @@ func acceptAsync(l *Listener) <-chan accepted {
 
 func TestLimitLeavesConnectionsInTheQueue(t *testing.T) {
 	ln := listen(t)
-	limit := NewLimit(2)
-	l := New(ln, limit)
+	pool := NewPool(Options{Connections: 2})
+	l := pool.Listener(ln, 0)
 	for range 3 {
 		dial(t, ln)
 	}
@@ -71,8 +71,8 @@ func TestLimitLeavesConnectionsInTheQueue(t *testing.T) {
 	if a := <-third; a.err != nil {
 		t.Fatal(a.err)
 	}
-	if limit.Open() != 2 {
-		t.Errorf("%d open", limit.Open())
+	if pool.Open() != 2 {
+		t.Errorf("%d open", pool.Open())
 	}
 }
 
@@ -81,8 +81,8 @@ func TestLimitLeavesConnectionsInTheQueue(t *testing.T) {
 func TestStopServesWhatTheKernelAccepted(t *testing.T) {
 	for _, n := range []int{0, 1, 5} {
 		ln := listen(t)
-		limit := NewLimit(3) // less than 5: the last ones come all the same
-		l := New(ln, limit)
+		pool := NewPool(Options{Connections: 3}) // less than 5: the last ones come all the same
+		l := pool.Listener(ln, 0)
 		waiting := acceptAsync(l)
 		first := dial(t, ln)
 		if a := <-waiting; a.err != nil {
@@ -113,14 +113,14 @@ func TestStopServesWhatTheKernelAccepted(t *testing.T) {
 }
 
 func TestStopWakesWaiters(t *testing.T) {
-	l := New(listen(t), NewLimit(1))
+	l := NewPool(Options{Connections: 1}).Listener(listen(t), 0)
 	waiting := acceptAsync(l)
 	l.Stop()
 	l.Stop()
 	if a := <-waiting; !errors.Is(a.err, io.EOF) {
 		t.Errorf("waiting for a connection: %v", a.err)
 	}
-	full := New(listen(t), NewLimit(0))
+	full := NewPool(Options{Connections: 0}).Listener(listen(t), 0)
 	waiting = acceptAsync(full)
 	full.Stop()
 	if a := <-waiting; !errors.Is(a.err, io.EOF) {
@@ -148,7 +148,7 @@ func (f *failing) Accept() (net.Conn, error) {
 
 func TestPassingErrorsAreWaitedOut(t *testing.T) {
 	ln := listen(t)
-	l := New(&failing{Listener: ln, errs: []error{unix.EMFILE, unix.ENFILE}}, NewLimit(1))
+	l := NewPool(Options{Connections: 1}).Listener(&failing{Listener: ln, errs: []error{unix.EMFILE, unix.ENFILE}}, 0)
 	dial(t, ln)
 	start := time.Now()
 	a := <-acceptAsync(l)
@@ -156,7 +156,7 @@ func TestPassingErrorsAreWaitedOut(t *testing.T) {
 		t.Errorf("%v", a.err)
 	}
 	a.conn.Close()
-	l = New(&failing{Listener: ln, errs: []error{unix.EBADF}}, NewLimit(1))
+	l = NewPool(Options{Connections: 1}).Listener(&failing{Listener: ln, errs: []error{unix.EBADF}}, 0)
 	if a := <-acceptAsync(l); !errors.Is(a.err, unix.EBADF) {
 		t.Errorf("%v", a.err)
 	}
