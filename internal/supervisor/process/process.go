@@ -102,13 +102,19 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Exit returns how the process ended. It may be called once Done is closed.
 func (p *Process) Exit() Exit { return p.exit }
 
-// Signal sends sig; to an ended process it does nothing.
+// Signal sends sig; to an ended process it does nothing. KILL goes to its whole process
+// group, which is its own: a program that is killed cannot end what it has started.
 func (p *Process) Signal(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.reaped {
-		_ = syscall.Kill(p.PID, sig) // ESRCH cannot be: we have not reaped it
+	if p.reaped {
+		return
 	}
+	to := p.PID
+	if sig == syscall.SIGKILL {
+		to = -p.PID
+	}
+	_ = syscall.Kill(to, sig) // ESRCH cannot be: we have not reaped it
 }
 
 // run waits for the process, then for its output.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,6 +80,27 @@ func TestKilled(t *testing.T) {
 	s.output(t)
 	if s.Exit().String() != "killed by signal 9 (killed)" {
 		t.Error(s.Exit())
+	}
+}
+
+// TestKillTakesTheGroup: what a killed program has started ends with it.
+func TestKillTakesTheGroup(t *testing.T) {
+	s := start(t, Limits{}, nil, "sh", "-c", `sleep 1000 & echo $!; wait`)
+	child, err := strconv.Atoi(<-s.line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Signal(syscall.SIGKILL)
+	s.output(t)
+	deadline := time.Now().Add(20 * time.Second)
+	for syscall.Kill(child, 0) == nil && time.Now().Before(deadline) {
+		if state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child)); err != nil || strings.Contains(string(state), ") Z ") {
+			return // ended, and whoever adopted it has not looked yet
+		}
+		runtime.Gosched()
+	}
+	if syscall.Kill(child, 0) == nil {
+		t.Errorf("process %d is left behind", child)
 	}
 }
 
