@@ -102,18 +102,48 @@ func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
 // leave ends accepting. Where others stay they get the connections; when the whole
 // service stops nobody does, and what the kernel has accepted already is served here.
 func (w *worker) leave(ctx context.Context, ended <-chan error) {
+	if !w.alone && w.board.Stopping().Load() == 0 {
+		moved, kept := w.handOver(ctx)
+		w.log.Info("connections handed over", "moved", moved, "kept", kept)
+	}
 	if w.alone || w.board.Stopping().Load() != 0 {
 		for _, ln := range w.listeners {
 			ln.Stop()
 		}
-	} else {
-		moved, kept := w.conns.Leave(ctx, w.queue)
-		w.log.Info("connections handed over", "moved", moved, "kept", kept)
+		w.conns.CloseAdopted()
 	}
 	for range w.listeners {
 		<-ended
 	}
 	w.count()
+}
+
+// stoppingPoll is how often a worker that hands over looks whether the service has
+// begun to stop: then nobody stays to take what is left.
+const stoppingPoll = 50 * time.Millisecond
+
+// handOver gives connections to the workers that stay, as long as any do.
+func (w *worker) handOver(ctx context.Context) (moved, kept int) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		ticker := time.NewTicker(stoppingPoll)
+		defer ticker.Stop()
+		for w.board.Stopping().Load() == 0 {
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel()
+	})
+	defer func() {
+		cancel()
+		watch.Wait()
+	}()
+	return w.conns.Leave(ctx, w.queue)
 }
 
 // count brings this worker's row up to date with its connections.
