@@ -134,3 +134,23 @@ func BenchmarkAcquireFree(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAcquireContended: more goroutines than permits, each holding one for as long
+// as a small model runs.
+func BenchmarkAcquireContended(b *testing.B) {
+	p := New(1)
+	var work atomic.Int64
+	b.ReportAllocs()
+	b.SetParallelism(16)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if p.Acquire(time.Minute) != nil {
+				b.Error("no permit within a minute")
+			}
+			for range 400 {
+				work.Add(1)
+			}
+			p.Release()
+		}
+	})
+}
