@@ -56,7 +56,7 @@ func (s *Supervisor) launch(w *worker) (*process.Process, error) {
 	}
 	proc, err := process.Start(process.Spec{
 		Path: w.slot.pool.path, Args: w.slot.pool.command, Env: s.workerEnv(w), Descriptors: s.descriptors(w),
-		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd},
+		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd, Batch: true},
 		Line:   func(line string) { s.line(w, line) },
 	})
 	activation.Close(w.channel.worker)

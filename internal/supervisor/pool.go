@@ -65,6 +65,18 @@ type worker struct {
 	tail     tail          // written by its output's goroutine until the process has ended
 }
 
+// gone tells whether the process of w ends within limit.
+func (w *worker) gone(limit time.Duration) bool {
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	select {
+	case <-w.proc.Done():
+		return true
+	case <-late.C:
+		return false
+	}
+}
+
 // tail keeps the last lines of a worker's output.
 type tail struct{ lines []string }
 

@@ -9,6 +9,7 @@ import (
 
 	"preforkd/internal/config"
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/control"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
@@ -305,7 +306,10 @@ func (s *Supervisor) selfTest(op *operation) {
 		ctx, cancel := context.WithTimeout(s.ctx, limit)
 		defer cancel()
 		err := w.channel.conn.Call(ctx, ipc.ControlSelfTest, nil, nil)
-		if err != nil && ctx.Err() != nil {
+		switch {
+		case errors.Is(err, control.ErrEnded) && w.gone(killClock):
+			return // how it ended says more, and is an event of its own
+		case err != nil && ctx.Err() != nil:
 			err = fmt.Errorf("no answer to the self-test within timeouts.request (%v)", limit)
 		}
 		s.send(testedEvent{op, err})
@@ -340,14 +344,15 @@ func (s *Supervisor) askWorker(w *worker, kind string, body any) {
 	}()
 }
 
-// tallies counts the answers of the canary and of the old workers so far.
+// tallies counts the answers of the canary and of all others so far: over every row, as
+// a row keeps the counts of those that held it before.
 func (s *Supervisor) tallies(op *operation) (t [2]rollout.Tally) {
-	for _, w := range s.byPID {
+	for _, row := range s.shared.board.Rows() {
 		i := 1
-		if w == op.canary {
+		if op.canary != nil && row == op.canary.row {
 			i = 0
 		}
-		counts := w.row.Counts()
+		counts := row.Counts()
 		for class, n := range counts.Responses {
 			t[i].Answers += n
 			if class == 4 {

@@ -27,6 +27,7 @@ type Spec struct {
 type Limits struct {
 	Umask       int    // octal, as umask(2)
 	OOMScoreAdj int    // added to the supervisor's own (proc_pid_oom_score_adj(5)), so that workers die first
+	Batch       bool   // schedule it as SCHED_BATCH (sched(7)): its threads preempt nobody when they wake up
 	OpenFiles   uint64 // soft RLIMIT_NOFILE; 0: as much as the hard limit allows
 }
 

@@ -107,8 +107,8 @@ func TestKillTakesTheGroup(t *testing.T) {
 func TestStepSetsWhatBelongsToTheProcess(t *testing.T) {
 	os.Setenv("LISTEN_PID", "1")
 	defer os.Unsetenv("LISTEN_PID")
-	s := start(t, Limits{Umask: 0o027, OOMScoreAdj: 150, OpenFiles: 64}, nil, "sh", "-c",
-		`echo $LISTEN_PID $$; umask; cat /proc/self/oom_score_adj; ulimit -Sn; cut -d' ' -f6 /proc/$$/stat; pwd; readlink /proc/self/fd/0`)
+	s := start(t, Limits{Umask: 0o027, OOMScoreAdj: 150, OpenFiles: 64, Batch: true}, nil, "sh", "-c",
+		`echo $LISTEN_PID $$; umask; cat /proc/self/oom_score_adj; ulimit -Sn; cut -d' ' -f6 /proc/$$/stat; pwd; readlink /proc/self/fd/0; cut -d' ' -f41,19 /proc/$$/stat`)
 	lines := strings.Split(s.output(t), "\n")
 	own, err := os.ReadFile("/proc/self/oom_score_adj")
 	if err != nil {
@@ -119,9 +119,9 @@ func TestStepSetsWhatBelongsToTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := strconv.Itoa(s.PID)
-	want := []string{pid + " " + pid, "0027", strconv.Itoa(min(score+150, 1000)), "64", pid, "/", "/dev/null"}
+	want := []string{pid + " " + pid, "0027", strconv.Itoa(min(score+150, 1000)), "64", pid, "/", "/dev/null", "0 3"}
 	if strings.Join(lines, "|") != strings.Join(want, "|") {
-		t.Errorf("got  %q\nwant %q (the fifth is its session)", lines, want)
+		t.Errorf("got  %q\nwant %q (the fifth is its session, the last nice value and policy: 3 is SCHED_BATCH)", lines, want)
 	}
 }
 
