@@ -31,6 +31,7 @@ func (w *worker) serve(ctx context.Context) error {
 	go func() { channel <- w.control.Run(ctx) }() // ends with the supervisor, or with this process
 	stopBeat := w.beat()
 	defer stopBeat()
+	defer w.keepClocks()()
 	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)
 	}
@@ -57,6 +58,18 @@ func (w *worker) serve(ctx context.Context) error {
 			return err
 		}
 		return w.drain(signals, ended)
+	}
+}
+
+// keepClocks bounds what connections wait for. The function it returns stops that and
+// waits for it.
+func (w *worker) keepClocks() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.conns.Run(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
 	}
 }
 

@@ -199,18 +199,20 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		Ready:          func() bool { return !w.leaving.Load() },
 	})
 	w.server = handlers.Server(api.ServerOptions{
-		MaxBody:          int(w.cfg.HTTP.MaxBody),
-		HeaderTimeout:    w.cfg.HTTP.HeaderTimeout,
-		RequestTimeout:   w.cfg.Timeouts.Request,
-		KeepaliveTimeout: w.cfg.HTTP.KeepaliveTimeout,
-		MaxConnections:   w.cfg.HTTP.MaxConnections,
+		MaxBody:        int(w.cfg.HTTP.MaxBody),
+		HeaderTimeout:  w.cfg.HTTP.HeaderTimeout,
+		RequestTimeout: w.cfg.Timeouts.Request,
+		MaxConnections: w.cfg.HTTP.MaxConnections,
 	})
 	w.server.Handler = w.counted(w.server.Handler)
 	if len(sockets) == 0 {
 		return errors.New("no listening socket was inherited")
 	}
 	w.conns = accept.NewPool(accept.Options{
-		Connections: w.cfg.HTTP.MaxConnections, Generation: w.manifest.Generation, Keepalive: w.cfg.HTTP.KeepaliveTimeout,
+		Connections: w.cfg.HTTP.MaxConnections, Generation: w.manifest.Generation,
+		Clocks: accept.Clocks{
+			Header: w.cfg.HTTP.HeaderTimeout, Keepalive: w.cfg.HTTP.KeepaliveTimeout, Write: w.cfg.Timeouts.Request,
+		},
 	})
 	w.server.ConnState = func(c net.Conn, s fasthttp.ConnState) { w.conns.State(c, accept.State(s)) }
 	for i, sock := range sockets {

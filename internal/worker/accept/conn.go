@@ -30,22 +30,19 @@ type conn struct {
 	since    time.Time
 	place    bool // holds one of the pool's places
 
-	state    atomic.Uint32
-	counted  atomic.Bool  // in pool.movable
-	deadline atomic.Int64 // for reading, as the server set it: since epoch; 0: none
-	closed   sync.Once
-
-	mu    sync.Mutex // guards woken, together with the deadline that it speaks of
-	woken bool       // the read deadline may be wake's, not the server's
+	state   atomic.Uint32
+	counted atomic.Bool // in pool.movable
+	closed  sync.Once
+	clock   clock
+	broken  interrupts
 
 	// Until its first request here an adopted connection is an old one to its client
-	// and a new one to the server, which would grant it the time of a first header
-	// only, and answer its end with 408. Used by the serving goroutine.
+	// and a new one to the server, which would answer its end with 408. Used by the
+	// serving goroutine.
 	adopted bool
-	header  time.Duration // what the server granted for the header
 }
 
-// epoch makes an instant on the monotonic clock fit into an atomic.
+// epoch makes an instant on the monotonic clock fit into a word.
 var epoch = time.Now()
 
 // past is a deadline that wakes whoever reads.
@@ -73,11 +70,11 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // interrupted is Read after an error. A deadline that wake set is no end: it makes the
-// connection look at the offer, and where that has gone, wait on under the deadline of
-// the server. A request that began at the same moment is read on with.
+// connection look at the offer, and where that has gone, wait on. A request that began at
+// the same moment is read on with. Only a clock that has run out is one.
 func (c *conn) interrupted(p []byte, n int, err error) (int, error) {
 	for errors.Is(err, os.ErrDeadlineExceeded) {
-		if !c.restore() {
+		if !c.resume() {
 			if c.adopted {
 				err = io.EOF // fasthttp closes silently, as after any keep-alive timeout
 			}
@@ -98,65 +95,22 @@ func (c *conn) Write(p []byte) (int, error) {
 	if c.state.Load() == given {
 		return 0, net.ErrClosed
 	}
-	return c.Conn.Write(p)
-}
-
-// SetReadDeadline sets the deadline and remembers it, for when wake has replaced it. An
-// offer that was made meanwhile is not missed: Read looks at it first.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	if c.adopted && !t.IsZero() && c.pool.options.Keepalive > 0 {
-		c.header = time.Until(t)
-		t = time.Now().Add(c.pool.options.Keepalive)
+	if kind(c.clock.turn.Load()) != answering {
+		c.clock.turns(answering)
 	}
-	since := int64(0)
-	if !t.IsZero() {
-		since = max(int64(t.Sub(epoch)), 1)
+	n, err := c.Conn.Write(p)
+	for errors.Is(err, os.ErrDeadlineExceeded) && c.resumeWrite() {
+		var more int
+		more, err = c.Conn.Write(p[n:])
+		n += more
 	}
-	c.deadline.Store(since)
-	return c.Conn.SetReadDeadline(t)
-}
-
-// SetDeadline sets both deadlines.
-func (c *conn) SetDeadline(t time.Time) error {
-	if err := c.SetReadDeadline(t); err != nil {
-		return err
-	}
-	return c.SetWriteDeadline(t)
-}
-
-// wake interrupts a Read.
-func (c *conn) wake() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.woken = true
-	_ = c.Conn.SetReadDeadline(past)
-}
-
-// restore undoes wake. False: it was not wake that let the deadline pass.
-func (c *conn) restore() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.woken {
-		return false
-	}
-	c.woken = false
-	t := time.Time{}
-	if since := c.deadline.Load(); since != 0 {
-		t = epoch.Add(time.Duration(since))
-	}
-	return c.Conn.SetReadDeadline(t) == nil
+	return n, err
 }
 
 // active notes the first byte of a request.
 func (c *conn) active() {
 	c.state.CompareAndSwap(between, busy)
-	if !c.adopted {
-		return
-	}
 	c.adopted = false
-	if c.header > 0 { // fasthttp sets no deadline on what it takes for a first request
-		_ = c.SetReadDeadline(time.Now().Add(c.header))
-	}
 }
 
 // pin notes that the connection will never be given away.

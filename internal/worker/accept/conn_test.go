@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"testing"
 	"time"
 
@@ -37,14 +36,11 @@ func wrapped(t testing.TB) (*conn, net.Conn) {
 }
 
 // TestWakeIsNoTimeout: whoever is woken for nothing waits on, in a request as well as
-// before it, under the deadline of the server.
+// before it.
 func TestWakeIsNoTimeout(t *testing.T) {
 	c, client := wrapped(t)
 	for _, state := range []State{StateIdle, StateActive} {
 		c.pool.State(c, state)
-		if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-			t.Fatal(err)
-		}
 		got := make(chan error)
 		go func() {
 			_, err := c.Read(make([]byte, 1))
@@ -59,16 +55,6 @@ func TestWakeIsNoTimeout(t *testing.T) {
 		if err := <-got; err != nil {
 			t.Errorf("%v: %v", state, err)
 		}
-	}
-	c.wake()
-	if err := c.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	c.wake()
-	start := time.Now()
-	_, err := c.Read(make([]byte, 1))
-	if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) < 5*time.Millisecond {
-		t.Errorf("%v after %v", err, time.Since(start))
 	}
 }
 
@@ -92,13 +78,11 @@ func TestCloseWhileReading(t *testing.T) {
 // endless is a connection that costs nothing, to measure what is around it.
 type endless struct{ net.Conn }
 
-func (endless) Read(p []byte) (int, error)        { return len(p), nil }
-func (endless) Write(p []byte) (int, error)       { return len(p), nil }
-func (endless) SetReadDeadline(t time.Time) error { return nil }
+func (endless) Read(p []byte) (int, error)  { return len(p), nil }
+func (endless) Write(p []byte) (int, error) { return len(p), nil }
 
 // request does what fasthttp does with a connection for each request.
 func (c *conn) request(p *Pool, buffer []byte, deadline time.Time) {
-	_ = c.SetReadDeadline(deadline)
 	_, _ = c.Read(buffer)
 	p.State(c, StateActive)
 	_ = c.SetReadDeadline(deadline)
@@ -122,7 +106,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkRequest is the cost of the wrapper for one request: two deadlines, a read, a
+// BenchmarkRequest is the cost of the wrapper for one request: a deadline, a read, a
 // write, two states.
 func BenchmarkRequest(b *testing.B) {
 	c, p := measured()

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 
 	"preforkd/internal/ipc/handoff"
@@ -344,9 +343,7 @@ func TestAdoptedTimeouts(t *testing.T) {
 		c.must(t, "/echo/x")
 	}
 	const header, keepalive = 100 * time.Millisecond, 300 * time.Millisecond
-	s.start(t, "next", Options{Keepalive: keepalive}, false, func(s *fasthttp.Server) {
-		s.ReadTimeout, s.IdleTimeout = header, keepalive
-	})
+	s.start(t, "next", Options{Clocks: Clocks{Header: header, Keepalive: keepalive}}, false)
 	start := time.Now()
 	old.leave()
 	if err := slow.send("GET"); err != nil {

@@ -13,7 +13,7 @@ import (
 type Options struct {
 	Connections int           // the most that it accepts
 	Generation  uint64        // of this worker, sent along with what it gives away
-	Keepalive   time.Duration // how long an adopted connection may wait for a request; 0: what the server sets
+	Clocks      Clocks        // kept by Run
 	Patience    time.Duration // how long one that was given away may wait for a taker; 0: a second
 }
 
@@ -29,6 +29,7 @@ type Pool struct {
 	offer   atomic.Pointer[offer] // what may be given away now; nil: nothing
 	giver   sync.Mutex            // held by Leave or Give
 	leaving chan struct{}         // closed when Leave begins
+	some    chan struct{}         // one token: there are connections again
 
 	mu        sync.Mutex // guards the fields below
 	conns     map[*conn]struct{}
@@ -52,6 +53,7 @@ func NewPool(o Options) *Pool {
 		options: o,
 		places:  make(chan struct{}, o.Connections),
 		leaving: make(chan struct{}),
+		some:    make(chan struct{}, 1),
 		conns:   map[*conn]struct{}{},
 	}
 }
@@ -96,22 +98,45 @@ const (
 	StateClosed
 )
 
-// State notes that the server sees c in s. A connection of which StateNew was not reported,
-// or which was wrapped on its way to the server, as one with TLS is, is never given away.
+// State notes that the server sees c in s, and starts the clock of that. A connection of
+// which StateNew was not reported, or which was wrapped on its way to the server, as one
+// with TLS is, is never given away.
 func (p *Pool) State(c net.Conn, s State) {
-	conn, ok := c.(*conn)
-	if !ok {
-		return
+	conn, bare := c.(*conn)
+	if !bare {
+		if conn = unwrap(c); conn == nil {
+			return
+		}
 	}
 	switch s {
 	case StateNew:
-		conn.state.CompareAndSwap(unseen, between)
+		conn.opened()
+		if bare {
+			conn.state.CompareAndSwap(unseen, between)
+		}
 	case StateActive:
+		conn.clock.turns(header)
 		conn.active()
 	case StateIdle:
+		conn.clock.turns(keepalive)
 		conn.state.CompareAndSwap(busy, between)
 	case StateHijacked:
+		conn.clock.turns(noClock)
 		conn.pin()
+	}
+}
+
+// unwrap returns the connection of a pool below c, or nil.
+func unwrap(c net.Conn) *conn {
+	for {
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = w.NetConn()
+		if conn, ok := c.(*conn); ok {
+			return conn
+		}
 	}
 }
 
@@ -123,6 +148,12 @@ func (p *Pool) add(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns[c] = struct{}{}
+	if len(p.conns) == 1 {
+		select {
+		case p.some <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // forget takes c out of the pool: it has been closed, or sent and closed.

@@ -70,6 +70,7 @@ type testWorker struct {
 	queue   *handoff.Queue
 	server  *fasthttp.Server
 	serving sync.WaitGroup
+	clocks  context.CancelFunc
 	arrived chan struct{} // a request for /wait has begun
 	release chan struct{} // closed: requests for /wait are answered
 }
@@ -101,18 +102,21 @@ func newWorker(name string, o Options, q *handoff.Queue, set func(*fasthttp.Serv
 	if o.Connections == 0 {
 		o.Connections = 4096
 	}
+	if o.Clocks == (Clocks{}) {
+		o.Clocks = Clocks{Header: 5 * time.Second, Keepalive: 10 * time.Second, Write: 5 * time.Second}
+	}
 	w := &testWorker{pool: NewPool(o), queue: q, arrived: make(chan struct{}, 16), release: make(chan struct{})}
 	w.server = &fasthttp.Server{
 		Handler:         func(ctx *fasthttp.RequestCtx) { w.handle(name, ctx) },
 		ConnState:       func(c net.Conn, s fasthttp.ConnState) { w.pool.State(c, State(s)) },
-		ReadTimeout:     5 * time.Second,
-		WriteTimeout:    5 * time.Second,
-		IdleTimeout:     10 * time.Second,
 		CloseOnShutdown: true,
 	}
 	if set != nil {
 		set(w.server)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.clocks = cancel
+	w.serving.Go(func() { w.pool.Run(ctx) })
 	return w
 }
 
@@ -178,6 +182,7 @@ func (w *testWorker) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = w.server.ShutdownWithContext(ctx)
+	w.clocks()
 	w.serving.Wait()
 }
 

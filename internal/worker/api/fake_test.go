@@ -2,12 +2,14 @@ package api
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"preforkd/internal/inference"
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/ipc"
+	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
 )
 
@@ -152,10 +155,11 @@ func newAPI(t testing.TB, o Options) *API {
 // limits are those of the tests: no test waits for a time to run out, except those that
 // set their own.
 var limits = ServerOptions{
-	MaxBody: 64 << 10, HeaderTimeout: time.Minute, RequestTimeout: time.Minute, KeepaliveTimeout: time.Minute, MaxConnections: 100,
+	MaxBody: 64 << 10, HeaderTimeout: time.Minute, RequestTimeout: time.Minute, MaxConnections: 100,
 }
 
-// serve serves a on a socket until the test ends and returns its address.
+// serve serves a on a socket until the test ends, behind connections as a worker has
+// them, and returns its address.
 func serve(t testing.TB, a *API, o ServerOptions) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -163,14 +167,23 @@ func serve(t testing.TB, a *API, o ServerOptions) string {
 		t.Fatal(err)
 	}
 	s := a.Server(o)
+	conns := accept.NewPool(accept.Options{
+		Connections: o.MaxConnections, Clocks: accept.Clocks{Header: o.HeaderTimeout, Write: o.RequestTimeout},
+	})
+	s.ConnState = func(c net.Conn, state fasthttp.ConnState) { conns.State(c, accept.State(state)) }
+	ctx, cancel := context.WithCancel(context.Background())
+	var clocks sync.WaitGroup
+	clocks.Go(func() { conns.Run(ctx) })
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ln) }()
+	go func() { ended <- s.Serve(conns.Listener(ln, 0)) }()
 	t.Cleanup(func() {
 		err := s.Shutdown()
 		_ = ln.Close() // Shutdown knows no listener before Serve has begun
 		if err = errors.Join(err, <-ended); err != nil {
 			t.Error(err)
 		}
+		cancel()
+		clocks.Wait()
 	})
 	return ln.Addr().String()
 }

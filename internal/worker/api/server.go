@@ -22,11 +22,10 @@ const (
 
 // ServerOptions are the limits of an HTTP server.
 type ServerOptions struct {
-	MaxBody          int           // bytes
-	HeaderTimeout    time.Duration // for a request's header
-	RequestTimeout   time.Duration // for its body, and for sending the answer
-	KeepaliveTimeout time.Duration // for the next request on a connection
-	MaxConnections   int
+	MaxBody        int           // bytes
+	HeaderTimeout  time.Duration // for a request's header; kept by the connections, named in answers
+	RequestTimeout time.Duration // for its body
+	MaxConnections int
 }
 
 // Server returns a server that answers with a. The caller serves and stops it.
@@ -40,9 +39,6 @@ func (a *API) Server(o ServerOptions) *fasthttp.Server {
 
 		MaxRequestBodySize: o.MaxBody,
 		ReadBufferSize:     headerBytes,
-		ReadTimeout:        o.HeaderTimeout,
-		WriteTimeout:       o.RequestTimeout,
-		IdleTimeout:        o.KeepaliveTimeout,
 		// worker/accept keeps to MaxConnections by not accepting. This is the bound
 		// beyond which fasthttp refuses, and only there so that it is not lower: a
 		// worker that leaves may serve a few more.
@@ -56,8 +52,8 @@ func (a *API) Server(o ServerOptions) *fasthttp.Server {
 	}
 }
 
-// received gives a body the time of a request. The timeout that holds until here is the
-// header's.
+// received gives a body the time of a request. What holds until here is the header's,
+// which the connection keeps (worker/accept), as all other clocks.
 func received(h *fasthttp.RequestHeader, o *ServerOptions) fasthttp.RequestConfig {
 	if n := h.ContentLength(); n == 0 || n == -2 { // -2: neither a length nor chunks
 		return fasthttp.RequestConfig{}
@@ -96,6 +92,10 @@ func (a *API) refuse(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 // (RFC 9112, section 9.6): many clients send all of a request before they read. How much
 // is left is not known, since some of it was in a buffer: a gap is taken for the end.
 func discard(c net.Conn) {
+	if below, ok := c.(interface{ NetConn() net.Conn }); ok { // of worker/accept: exact deadlines
+		_ = c.SetReadDeadline(time.Time{})
+		c = below.NetConn()
+	}
 	buffer := make([]byte, 64<<10)
 	end := time.Now().Add(discardTime)
 	for total := 0; total < discardBytes; {
