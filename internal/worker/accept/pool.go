@@ -109,6 +109,7 @@ func (p *Pool) State(c net.Conn, s State) {
 	case StateActive:
 		conn.active()
 	case StateIdle:
+		conn.flushed = false // until Read is called: the next request may be in the buffer
 		conn.state.CompareAndSwap(busy, between)
 	case StateHijacked:
 		conn.pin()
