@@ -10,6 +10,9 @@ type Engine interface {
 	// Load reads the model at path and makes it ready to run. The error says what
 	// is wrong with the file, without naming it: the caller knows a better name.
 	Load(path string) (Model, error)
+	// NewStop returns a Stop for runs of this engine's models. It lives as long as
+	// the engine.
+	NewStop() (Stop, error)
 	// Close frees the engine; every Model must have been closed before.
 	Close() error
 }
@@ -29,8 +32,20 @@ type Model interface {
 	// An error wraps ErrInput when the values are at fault (a shape that the
 	// graph refuses), else the engine is.
 	Run(in, out []Tensor) error
+	// RunUntil is Run that ends early, with an error that wraps ErrStopped, once stop
+	// is set: where the engine looks, which is between two of the model's operators,
+	// so that it may take long, or not happen at all. stop may be nil.
+	RunUntil(stop Stop, in, out []Tensor) error
 	// Close frees the model. Run must not be called afterwards.
 	Close() error
+}
+
+// Stop asks runs to end early. Both methods may be called from any goroutine.
+type Stop interface {
+	// Set stops the runs that were begun with it, and those that will be.
+	Set()
+	// Clear lets the next ones run.
+	Clear()
 }
 
 // TensorInfo describes one input or output of a model.

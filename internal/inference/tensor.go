@@ -9,6 +9,9 @@ import (
 // ErrInput marks an error of Model.Run that the caller's values caused.
 var ErrInput = errors.New("input refused")
 
+// ErrStopped marks an error of Model.RunUntil that its Stop caused.
+var ErrStopped = errors.New("the run was stopped")
+
 // MaxElements bounds a tensor's elements, so that sizes in bytes never overflow.
 const MaxElements = math.MaxInt64 / 8
 

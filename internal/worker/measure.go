@@ -3,24 +3,20 @@ package worker
 import (
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"preforkd/internal/inference"
 )
 
-// counted counts requests in this worker's row. What a client has read is counted
-// already: the answer is written after the handler has returned.
-func (w *worker) counted(next fasthttp.RequestHandler) fasthttp.RequestHandler {
-	row := w.row
-	return func(ctx *fasthttp.RequestCtx) {
-		start := time.Now()
-		row.InFlight.Add(1)
-		row.Requests.Add(1)
-		next(ctx)
-		row.Respond(ctx.Response.StatusCode())
-		row.Latency.Observe(time.Since(start))
-		row.InFlight.Add(-1)
-	}
+// began counts a request in this worker's row.
+func (w *worker) began() {
+	w.row.InFlight.Add(1)
+	w.row.Requests.Add(1)
+}
+
+// answered counts its answer.
+func (w *worker) answered(status int, took time.Duration) {
+	w.row.Respond(status)
+	w.row.Latency.Observe(took)
+	w.row.InFlight.Add(-1)
 }
 
 // watched is the engine, seen by the supervisor: which file is being loaded (on some
@@ -50,14 +46,16 @@ type watchedModel struct {
 	w *worker
 }
 
-// Run runs the model and says so in the row.
-func (m *watchedModel) Run(in, out []inference.Tensor) error {
+// Run is RunUntil without a stop.
+func (m *watchedModel) Run(in, out []inference.Tensor) error { return m.RunUntil(nil, in, out) }
+
+// RunUntil runs the model and says so in the row.
+func (m *watchedModel) RunUntil(stop inference.Stop, in, out []inference.Tensor) error {
 	row := m.w.row
-	start := time.Now()
-	row.BusySince.Mark()
-	err := m.Model.Run(in, out)
+	start := row.BusySince.Mark()
+	err := m.Model.RunUntil(stop, in, out)
 	row.BusySince.Clear()
 	row.EngineCalls.Add(1)
-	row.EngineNs.Add(uint64(time.Since(start)))
+	row.EngineNs.Add(uint64(start.Since()))
 	return err
 }

@@ -51,11 +51,12 @@ func (w *worker) answer(m *repository.Model, c *ipc.WarmupCase) error {
 		return err
 	}
 	out := make([]inference.Tensor, len(m.Outputs()))
-	if err := w.permits.Acquire(w.cfg.Timeouts.Request); err != nil {
+	permit, err := w.permits.Acquire(w.cfg.Timeouts.Request)
+	if err != nil {
 		return err
 	}
-	err := m.Run(in, out)
-	w.permits.Release()
+	err = m.Run(in, out)
+	w.permits.Release(permit)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,8 @@ func (w *worker) serve(ctx context.Context) error {
 	go func() { channel <- w.control.Run(ctx) }() // ends with the supervisor, or with this process
 	stopBeat := w.beat()
 	defer stopBeat()
-	defer w.keepClocks()()
+	defer alongside(w.conns.Run)()
+	defer alongside(w.api.Watch)()
 	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)
 	}
@@ -58,18 +59,6 @@ func (w *worker) serve(ctx context.Context) error {
 			return err
 		}
 		return w.drain(signals, ended)
-	}
-}
-
-// keepClocks bounds what connections wait for. The function it returns stops that and
-// waits for it.
-func (w *worker) keepClocks() (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { w.conns.Run(ctx) })
-	return func() {
-		cancel()
-		wg.Wait()
 	}
 }
 
@@ -103,13 +92,39 @@ func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
 	if ended != nil {
 		w.leave(ctx, ended)
 	}
-	err := w.server.ShutdownWithContext(ctx)
+	err := w.shutDown(ctx)
 	close(done)
 	if err != nil {
-		w.log.Warn("drain given up", "lost", w.server.GetOpenConnectionsCount(),
+		w.log.Warn("drain given up", "requests", w.row.InFlight.Load(), "connections", w.conns.Open(),
 			"took", time.Since(start).Round(time.Millisecond), "clock", "timeouts.drain", "limit", w.cfg.Timeouts.Drain.String())
 	}
 	return nil
+}
+
+// shutDown returns when every connection has ended, or only such are left as the request
+// clock has ended: a run that cannot be stopped then has no client that waits for it.
+func (w *worker) shutDown(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- w.server.ShutdownWithContext(ctx) }()
+	ticker := time.NewTicker(stoppingPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-ticker.C:
+		}
+		if w.conns.Open() > 0 {
+			continue
+		}
+		cancel() // what the server still counts has ended, or waits for its run
+		if err := <-ended; err != nil && w.permits.InUse() > 0 {
+			w.log.Warn("left in the middle of a run whose client has been answered", "clock", "timeouts.request")
+		}
+		return nil
+	}
 }
 
 // leave ends accepting. Where others stay they get the connections; when the whole
@@ -170,6 +185,17 @@ func (w *worker) count() {
 	w.row.Adopted.Add(now.Adopted - w.tallied.Adopted)
 	w.row.HandoffRefused.Add(now.Reclaimed - w.tallied.Reclaimed)
 	w.tallied = now
+}
+
+// alongside runs a clock beside what is served. The function it returns ends it and waits.
+func alongside(run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { run(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // beat tells the supervisor that this process still schedules, four times in the time

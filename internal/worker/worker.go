@@ -52,6 +52,7 @@ type worker struct {
 	engine    inference.Engine
 	models    *repository.Repository
 	permits   *admission.Permits
+	api       *api.API
 	server    *fasthttp.Server
 	conns     *accept.Pool
 	queue     *handoff.Queue // of connections that leaving workers give away
@@ -188,23 +189,24 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		header = w.String()
 	}
 	w.permits = admission.New(permits)
-	handlers := api.New(api.Options{
+	w.api = api.New(api.Options{
 		Models:         w.models,
 		Permits:        w.permits,
 		Default:        w.cfg.Predict.Model,
 		Version:        version,
 		RequestTimeout: w.cfg.Timeouts.Request,
 		WorkerHeader:   header,
+		Began:          w.began,
+		Answered:       w.answered,
 		Log:            w.log,
 		Ready:          func() bool { return !w.leaving.Load() },
 	})
-	w.server = handlers.Server(api.ServerOptions{
+	w.server = w.api.Server(api.ServerOptions{
 		MaxBody:        int(w.cfg.HTTP.MaxBody),
 		HeaderTimeout:  w.cfg.HTTP.HeaderTimeout,
 		RequestTimeout: w.cfg.Timeouts.Request,
 		MaxConnections: w.cfg.HTTP.MaxConnections,
 	})
-	w.server.Handler = w.counted(w.server.Handler)
 	if len(sockets) == 0 {
 		return errors.New("no listening socket was inherited")
 	}

@@ -56,6 +56,7 @@ type binding struct {
 	outputs []ort.Value    // nil where ONNX Runtime allocates
 	results [][]int64      // the shapes of outputs
 	io      *ort.IoBinding // nil when an output is allocated
+	native  native         // io, for calls
 }
 
 // fits tells whether b was made for the shapes of in.
@@ -212,7 +213,7 @@ func (m *model) makeValues(b *binding) error {
 	if err != nil {
 		return err
 	}
-	b.io = io
+	b.io, b.native = io, nativeBinding(io)
 	for i, v := range b.inputs {
 		if err := io.BindInput(m.inputs[i].Name, v); err != nil {
 			return err

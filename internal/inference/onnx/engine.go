@@ -19,6 +19,8 @@ var environment struct {
 	sync.Mutex
 	open   bool
 	models int // loaded and not closed
+	calls  calls
+	stops  []*stop
 }
 
 type engine struct {
@@ -47,7 +49,7 @@ func Open(library string) (inference.Engine, error) {
 	if err := ort.DisableTelemetry(); err != nil {
 		return nil, errors.Join(unavailable(library, err), ort.DestroyEnvironment())
 	}
-	environment.open = true
+	environment.open, environment.calls = true, findCalls(library)
 	return &engine{version: ort.GetVersion()}, nil
 }
 
@@ -83,7 +85,10 @@ func (e *engine) Close() error {
 	if environment.models > 0 {
 		return fmt.Errorf("close ONNX Runtime: %d models are still open", environment.models)
 	}
-	environment.open = false
+	for _, s := range environment.stops {
+		_ = s.options.Destroy() // it fails only on a second call
+	}
+	environment.open, environment.stops, environment.calls = false, nil, calls{}
 	return ort.DestroyEnvironment()
 }
 

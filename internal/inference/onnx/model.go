@@ -16,6 +16,9 @@ type model struct {
 	in, out         []buffer // the memory behind inputs and outputs
 	trust           trust
 	bindings        []*binding // most recently used first
+	calls           calls
+	native          native // session, for calls
+	stop            *stop  // of the run in progress; nil: none
 }
 
 // load makes a session of the file at path.
@@ -26,7 +29,7 @@ func load(path string) (*model, error) {
 	if err := regular(path); err != nil {
 		return nil, err
 	}
-	m := &model{}
+	m := &model{calls: environment.calls}
 	if err := m.describe(path); err != nil {
 		return nil, err
 	}
@@ -39,6 +42,7 @@ func load(path string) (*model, error) {
 	if err != nil {
 		return nil, loadError(path, err)
 	}
+	m.native = nativeSession(m.session)
 	m.in = make([]buffer, len(m.inputs))
 	m.out = make([]buffer, len(m.outputs))
 	return m, nil
@@ -160,7 +164,7 @@ func (m *model) Close() error {
 		}
 	}
 	err := m.session.Destroy()
-	m.session = nil
+	m.session, m.native = nil, nil
 	environment.models--
 	return err
 }

@@ -69,7 +69,11 @@ func (m *model) batch(in []inference.Tensor) int64 {
 }
 
 // Run implements inference.Model.
-func (m *model) Run(in, out []inference.Tensor) error {
+func (m *model) Run(in, out []inference.Tensor) error { return m.RunUntil(nil, in, out) }
+
+// RunUntil implements inference.Model.
+func (m *model) RunUntil(s inference.Stop, in, out []inference.Tensor) error {
+	m.stop, _ = s.(*stop)
 	if err := m.check(in, out); err != nil {
 		return err
 	}
@@ -90,6 +94,9 @@ func (m *model) Run(in, out []inference.Tensor) error {
 // runAgain is Run after err: with less and less trust in the declared shapes, unless
 // the error is about an input. What succeeds is remembered.
 func (m *model) runAgain(in, out []inference.Tensor, err error) error {
+	if m.stopped() {
+		return inference.ErrStopped
+	}
 	if aboutInput(err) {
 		return runError(err)
 	}
@@ -101,6 +108,9 @@ func (m *model) runAgain(in, out []inference.Tensor, err error) error {
 		if m.runUnbound(in, out, t) == nil {
 			m.trust = t
 			return nil
+		}
+		if m.stopped() {
+			return inference.ErrStopped
 		}
 	}
 	return runError(err)
@@ -176,7 +186,7 @@ func (m *model) runBound(b *binding, in, out []inference.Tensor) error {
 	if b.io == nil {
 		return m.runAllocating(b, out)
 	}
-	if err := m.session.RunWithBinding(b.io); err != nil {
+	if err := m.call(b); err != nil {
 		return err
 	}
 	for i := range out {
@@ -210,7 +220,7 @@ func (m *model) runAllocating(b *binding, out []inference.Tensor) (err error) {
 			}
 		}
 	}()
-	if err := m.session.Run(b.inputs, values); err != nil {
+	if err := m.session.RunWithOptions(b.inputs, values, m.runOptions()); err != nil {
 		return err
 	}
 	for i, v := range values {

@@ -40,14 +40,18 @@ func (m *Model) Outputs() []inference.TensorInfo { return m.model.Outputs() }
 
 // Run is inference.Model's Run, for any goroutine: a run waits for the one before it.
 // With one permit in a worker it never waits.
-func (m *Model) Run(in, out []inference.Tensor) error {
+func (m *Model) Run(in, out []inference.Tensor) error { return m.RunUntil(nil, in, out) }
+
+// RunUntil is Run that ends early once stop is set, as far as the engine can.
+func (m *Model) RunUntil(stop inference.Stop, in, out []inference.Tensor) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.model.Run(in, out)
+	return m.model.RunUntil(stop, in, out)
 }
 
 // Repository is a set of loaded models.
 type Repository struct {
+	engine inference.Engine
 	models map[string]*versions
 	all    []*Model // by name, the version that is served without asking for one
 }
@@ -95,7 +99,7 @@ func (e *LoadError) Unwrap() []error {
 // Load loads every file. If any is bad, the error is a *LoadError that names all that
 // are, and nothing stays loaded.
 func Load(engine inference.Engine, files []ipc.ModelFile) (*Repository, error) {
-	r := &Repository{models: make(map[string]*versions)}
+	r := &Repository{engine: engine, models: make(map[string]*versions)}
 	var bad []BadFile
 	for _, f := range files {
 		if err := r.load(engine, f); err != nil {
@@ -162,6 +166,9 @@ func compareVersions(a, b string) int {
 	}
 	return cmp.Compare(a, b)
 }
+
+// NewStop returns a Stop for runs of these models.
+func (r *Repository) NewStop() (inference.Stop, error) { return r.engine.NewStop() }
 
 // Find returns the model, in the version that is served when version is empty. The
 // error is ErrUnknownModel or ErrUnknownVersion.

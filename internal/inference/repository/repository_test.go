@@ -19,6 +19,8 @@ func (e *engine) Platform() string { return "test" }
 func (e *engine) Version() string  { return "1" }
 func (e *engine) Close() error     { return nil }
 
+func (e *engine) NewStop() (inference.Stop, error) { return nil, errors.ErrUnsupported }
+
 func (e *engine) Load(path string) (inference.Model, error) {
 	m, ok := e.models[path]
 	if !ok {
@@ -40,7 +42,9 @@ func (m *model) Inputs() []inference.TensorInfo  { return m.in }
 func (m *model) Outputs() []inference.TensorInfo { return m.out }
 func (m *model) Close() error                    { m.engine.open--; return nil }
 
-func (m *model) Run(_, _ []inference.Tensor) error {
+func (m *model) Run(in, out []inference.Tensor) error { return m.RunUntil(nil, in, out) }
+
+func (m *model) RunUntil(inference.Stop, []inference.Tensor, []inference.Tensor) error {
 	if m.running { // the race detector sees it, too
 		return errors.New("two runs at once")
 	}

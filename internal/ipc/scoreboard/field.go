@@ -35,8 +35,12 @@ func (g *Gauge) Load() int64 { return g.v.Load() }
 // of the clock would make every worker look hung at once.
 type Stamp struct{ v atomic.Uint64 }
 
-// Mark sets the stamp to now.
-func (s *Stamp) Mark() { s.v.Store(now()) }
+// Mark sets the stamp to now, and returns that for Since.
+func (s *Stamp) Mark() Moment {
+	at := now()
+	s.v.Store(at)
+	return Moment(at)
+}
 
 // Clear sets the stamp to none.
 func (s *Stamp) Clear() { s.v.Store(0) }
@@ -49,6 +53,12 @@ func (s *Stamp) Age() (time.Duration, bool) {
 	}
 	return max(time.Duration(now()-at), 0), true
 }
+
+// Moment is what a Stamp holds.
+type Moment uint64
+
+// Since returns how long ago m was. It is for durations on a path where each look at the clock counts.
+func (m Moment) Since() time.Duration { return time.Duration(now() - uint64(m)) }
 
 // origin joins Go's monotonic clock, which is CLOCK_MONOTONIC without its origin, to
 // the kernel's: now then needs no system call. The two readings are microseconds apart.

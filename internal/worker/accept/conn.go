@@ -13,13 +13,14 @@ import (
 	"preforkd/internal/ipc/handoff"
 )
 
-// What a connection is doing. Only the goroutine that serves it moves it on.
+// What a connection is doing. Only the goroutine that serves it moves it on, except to cut.
 const (
 	unseen  uint32 = iota // accepted, not yet reported by the server
 	between               // waits for a request, nothing of which has been read
 	busy                  // reads, runs or answers one
 	pinned                // ends where it is: TLS, or upgraded to another protocol
 	given                 // belongs to another worker
+	cut                   // has been answered by Cut, and only ends
 )
 
 // conn is a connection that can be given away between two requests.
@@ -35,6 +36,11 @@ type conn struct {
 	closed  sync.Once
 	clock   clock
 	broken  interrupts
+
+	// The server's buffer has no answer: it reads from here between two requests only
+	// when it has sent what it had. Used by the serving goroutine, and by Cut while that
+	// is inside a call.
+	flushed bool
 
 	// Until its first request here an adopted connection is an old one to its client
 	// and a new one to the server, which would answer its end with 408. Used by the
@@ -57,9 +63,10 @@ func (c *conn) Read(p []byte) (int, error) {
 		if o := c.pool.offer.Load(); o != nil && o.give(c) {
 			return 0, net.ErrClosed
 		}
+		c.flushed = true
 	case unseen:
 		c.pin()
-	case given:
+	case given, cut:
 		return 0, net.ErrClosed
 	}
 	n, err := c.Conn.Read(p)
@@ -90,9 +97,9 @@ func (c *conn) interrupted(p []byte, n int, err error) (int, error) {
 	return n, err
 }
 
-// Write writes to the client, unless the connection has been given away.
+// Write writes to the client, unless the connection has been given away or cut.
 func (c *conn) Write(p []byte) (int, error) {
-	if c.state.Load() == given {
+	if s := c.state.Load(); s == given || s == cut {
 		return 0, net.ErrClosed
 	}
 	if kind(c.clock.turn.Load()) != answering {

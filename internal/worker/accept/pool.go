@@ -119,6 +119,7 @@ func (p *Pool) State(c net.Conn, s State) {
 		conn.active()
 	case StateIdle:
 		conn.clock.turns(keepalive)
+		conn.flushed = false // until Read is called: the next request may be in the buffer
 		conn.state.CompareAndSwap(busy, between)
 	case StateHijacked:
 		conn.clock.turns(noClock)

@@ -3,6 +3,7 @@
 //
 // Whoever finds none free waits in line, first come first served, for as long as it
 // is willing to. A permit that comes back goes to the first in line and never past it.
+// Permits are numbered, so that their holders may have a place of their own elsewhere.
 //
 // Called by worker/api. It never looks at a request and knows no model.
 //

@@ -6,13 +6,21 @@ import (
 	"time"
 )
 
-// ErrTimeout is Acquire's error when no permit became free in time.
-var ErrTimeout = errors.New("no permit became free in time")
+// Errors of Acquire.
+var (
+	ErrTimeout = errors.New("no permit became free in time")
+	ErrRefused = errors.New("no permit will become free")
+)
+
+// Permit is the right to run one request: a number below Size, held by one caller.
+type Permit int
 
 // Permits is a fixed number of permits and the line of those who wait for one.
 type Permits struct {
 	mu          sync.Mutex // guards everything below
-	size, free  int
+	size        int
+	free        []Permit // the last one goes next
+	refusing    bool     // nobody waits any more
 	first, last *waiter
 	waiting     int
 	spare       *waiter // waiters for the next who wait, linked by next
@@ -21,7 +29,7 @@ type Permits struct {
 // waiter is one place in the line.
 type waiter struct {
 	prev, next *waiter
-	granted    chan struct{} // holds one element once the permit is this waiter's
+	granted    chan Permit // holds the permit once it is this waiter's, or refusal
 	timer      *time.Timer
 }
 
@@ -30,55 +38,88 @@ func New(n int) *Permits {
 	if n < 1 {
 		panic("admission: fewer than one permit")
 	}
-	return &Permits{size: n, free: n}
+	p := &Permits{size: n, free: make([]Permit, n)}
+	for i := range p.free {
+		p.free[i] = Permit(n - 1 - i)
+	}
+	return p
 }
 
+// refusal is what a waiter is granted when nobody shall wait any more.
+const refusal Permit = -1
+
 // Acquire takes a permit, waiting up to limit for one; with a limit of 0 or less it
-// takes one only if that is free. Whoever got nil calls Release once.
-func (p *Permits) Acquire(limit time.Duration) error {
+// takes one only if that is free. Whoever got one calls Release with it, once.
+func (p *Permits) Acquire(limit time.Duration) (Permit, error) {
 	p.mu.Lock()
-	if p.free > 0 { // then nobody waits: Release hands on before it frees
-		p.free--
+	if last := len(p.free) - 1; last >= 0 { // then nobody waits: Release hands on before it frees
+		permit := p.free[last]
+		p.free = p.free[:last]
 		p.mu.Unlock()
-		return nil
+		return permit, nil
+	}
+	if p.refusing {
+		p.mu.Unlock()
+		return 0, ErrRefused
 	}
 	if limit <= 0 {
 		p.mu.Unlock()
-		return ErrTimeout
+		return 0, ErrTimeout
 	}
 	w := p.enqueue(limit)
 	p.mu.Unlock()
 
 	select {
-	case <-w.granted:
+	case permit := <-w.granted:
 		w.timer.Stop()
 		p.recycle(w)
-		return nil
+		return permit.granted()
 	case <-w.timer.C:
 		return p.giveUp(w)
 	}
 }
 
+// granted is what a waiter's turn is to its caller.
+func (p Permit) granted() (Permit, error) {
+	if p == refusal {
+		return 0, ErrRefused
+	}
+	return p, nil
+}
+
 // Release gives a permit back, to the first in line if anybody waits.
-func (p *Permits) Release() {
+func (p *Permits) Release(permit Permit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w := p.first; w != nil {
 		p.remove(w)
-		w.granted <- struct{}{} // has room: a waiter is granted once
+		w.granted <- permit // has room: a waiter is granted once
 		return
 	}
-	if p.free == p.size {
+	if len(p.free) == p.size {
 		panic("admission: more permits released than acquired")
 	}
-	p.free++
+	p.free = append(p.free, permit) // within its capacity
+}
+
+// Refuse ends the waiting: whoever is in line, and from now on whoever finds no permit
+// free, gets ErrRefused. It is for a worker that leaves and whose permits nobody will
+// give back in time.
+func (p *Permits) Refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refusing = true
+	for w := p.first; w != nil; w = p.first {
+		p.remove(w)
+		w.granted <- refusal // has room
+	}
 }
 
 // InUse returns how many permits are held.
 func (p *Permits) InUse() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.size - p.free
+	return p.size - len(p.free)
 }
 
 // Waiting returns how many wait for a permit.
@@ -98,7 +139,7 @@ func (p *Permits) enqueue(limit time.Duration) *waiter {
 		p.spare, w.next = w.next, nil
 		w.timer.Reset(limit)
 	} else {
-		w = &waiter{granted: make(chan struct{}, 1), timer: time.NewTimer(limit)}
+		w = &waiter{granted: make(chan Permit, 1), timer: time.NewTimer(limit)}
 	}
 	if w.prev = p.last; p.last != nil {
 		p.last.next = w
@@ -127,18 +168,18 @@ func (p *Permits) remove(w *waiter) {
 }
 
 // giveUp leaves the line, unless the permit was granted at the same moment.
-func (p *Permits) giveUp(w *waiter) error {
+func (p *Permits) giveUp(w *waiter) (Permit, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
-	case <-w.granted:
+	case permit := <-w.granted:
 		p.keep(w)
-		return nil
+		return permit.granted()
 	default:
 	}
 	p.remove(w)
 	p.keep(w)
-	return ErrTimeout
+	return 0, ErrTimeout
 }
 
 func (p *Permits) recycle(w *waiter) {

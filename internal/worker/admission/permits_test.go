@@ -14,24 +14,26 @@ import (
 func TestFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := New(1)
-		if err := p.Acquire(0); err != nil {
+		held, err := p.Acquire(0)
+		if err != nil {
 			t.Fatal(err)
 		}
 		var order []int
 		for i := range 5 {
 			go func() {
-				if err := p.Acquire(time.Minute); err != nil {
+				permit, err := p.Acquire(time.Minute)
+				if err != nil {
 					t.Error(err)
 				}
 				order = append(order, i) // the permit guards it
-				p.Release()
+				p.Release(permit)
 			}()
 			synctest.Wait() // in line before the next one comes
 			if p.Waiting() != i+1 || p.InUse() != 1 {
 				t.Fatalf("%d waiting, %d in use", p.Waiting(), p.InUse())
 			}
 		}
-		p.Release()
+		p.Release(held)
 		synctest.Wait()
 		if !slices.Equal(order, []int{0, 1, 2, 3, 4}) || p.InUse() != 0 || p.Waiting() != 0 {
 			t.Errorf("order %v, %d in use, %d waiting", order, p.InUse(), p.Waiting())
@@ -42,15 +44,19 @@ func TestFirstComeFirstServed(t *testing.T) {
 func TestTimeoutLeavesTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := New(1)
-		if err := p.Acquire(time.Second); err != nil {
+		held, err := p.Acquire(time.Second)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Acquire(0); !errors.Is(err, ErrTimeout) {
+		if _, err := p.Acquire(0); !errors.Is(err, ErrTimeout) {
 			t.Errorf("without waiting: %v", err)
 		}
 		results := make(chan error, 3)
 		for _, limit := range []time.Duration{3 * time.Second, time.Second, 2 * time.Second} {
-			go func() { results <- p.Acquire(limit) }()
+			go func() {
+				_, err := p.Acquire(limit)
+				results <- err
+			}()
 			synctest.Wait()
 		}
 		start := time.Now()
@@ -62,9 +68,43 @@ func TestTimeoutLeavesTheLine(t *testing.T) {
 				t.Errorf("after %v %d wait", took, p.Waiting())
 			}
 		}
-		p.Release()
-		if err := p.Acquire(0); err != nil || p.InUse() != 1 {
+		p.Release(held)
+		if _, err := p.Acquire(0); err != nil || p.InUse() != 1 {
 			t.Errorf("after all gave up: %v, %d in use", err, p.InUse())
+		}
+	})
+}
+
+// TestRefuse: whoever waits is sent away, and so is who comes, until a permit is free.
+func TestRefuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(1)
+		held, err := p.Acquire(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		results := make(chan error, 3)
+		for range 3 {
+			go func() {
+				_, err := p.Acquire(time.Minute)
+				results <- err
+			}()
+		}
+		synctest.Wait()
+		start := time.Now()
+		p.Refuse()
+		for range 3 {
+			if err := <-results; !errors.Is(err, ErrRefused) {
+				t.Error(err)
+			}
+		}
+		if _, err := p.Acquire(time.Minute); !errors.Is(err, ErrRefused) || time.Since(start) > 0 || p.Waiting() != 0 {
+			t.Errorf("later: %v after %v, %d waiting", err, time.Since(start), p.Waiting())
+		}
+		p.Refuse() // again changes nothing
+		p.Release(held)
+		if _, err := p.Acquire(time.Minute); err != nil {
+			t.Errorf("with one free: %v", err)
 		}
 	})
 }
@@ -74,21 +114,27 @@ func TestTimeoutLeavesTheLine(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	const size, callers, rounds = 3, 16, 400
 	p := New(size)
+	var owned [size]atomic.Bool
 	var held, served atomic.Int64
 	var wg sync.WaitGroup
 	for range callers {
 		wg.Go(func() {
 			for range rounds {
 				limit := time.Duration(rand.IntN(50)) * time.Microsecond
-				if p.Acquire(limit) != nil {
+				permit, err := p.Acquire(limit)
+				if err != nil {
 					continue
+				}
+				if owned[permit].Swap(true) {
+					t.Errorf("permit %d is held twice", permit)
 				}
 				if n := held.Add(1); n > size {
 					t.Errorf("%d hold one of %d permits", n, size)
 				}
 				served.Add(1)
 				held.Add(-1)
-				p.Release()
+				owned[permit].Store(false)
+				p.Release(permit)
 			}
 		})
 	}
@@ -101,8 +147,8 @@ func TestManyAtOnce(t *testing.T) {
 func TestAcquireAllocatesNothing(t *testing.T) {
 	p := New(1)
 	if n := testing.AllocsPerRun(1000, func() {
-		if p.Acquire(time.Second) == nil {
-			p.Release()
+		if permit, err := p.Acquire(time.Second); err == nil {
+			p.Release(permit)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -112,7 +158,7 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 func TestMisuseIsABug(t *testing.T) {
 	for name, misuse := range map[string]func(){
 		"no permits":        func() { New(0) },
-		"released too many": func() { New(1).Release() },
+		"released too many": func() { New(1).Release(0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {
@@ -129,8 +175,8 @@ func BenchmarkAcquireFree(b *testing.B) {
 	p := New(1)
 	b.ReportAllocs()
 	for b.Loop() {
-		if p.Acquire(time.Second) == nil {
-			p.Release()
+		if permit, err := p.Acquire(time.Second); err == nil {
+			p.Release(permit)
 		}
 	}
 }
@@ -144,13 +190,14 @@ func BenchmarkAcquireContended(b *testing.B) {
 	b.SetParallelism(16)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if p.Acquire(time.Minute) != nil {
+			permit, err := p.Acquire(time.Minute)
+			if err != nil {
 				b.Error("no permit within a minute")
 			}
 			for range 400 {
 				work.Add(1)
 			}
-			p.Release()
+			p.Release(permit)
 		}
 	})
 }

@@ -27,12 +27,16 @@ type Options struct {
 	Default string
 	// Version is the server's.
 	Version string
-	// RequestTimeout is how long a request waits for a permit before it is answered
-	// with 504; 0: not at all.
+	// RequestTimeout is how long a request may take before it is answered with 504,
+	// waiting for a permit included; 0: it does not wait, and runs as long as it does.
 	RequestTimeout time.Duration
 	// WorkerHeader is the value of X-Preforkd-Worker in each answer; empty: none.
 	WorkerHeader string
-	// Log gets a record when a handler panics; nil: nowhere.
+	// Began is called when a request has been read, Answered when its answer is known
+	// and before that is sent, once for each; nil: neither.
+	Began    func()
+	Answered func(status int, took time.Duration)
+	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready tells whether this worker may take traffic; nil: always.
 	Ready func() bool
@@ -41,9 +45,10 @@ type Options struct {
 // API answers requests.
 type API struct {
 	Options
-	exchanges sync.Pool // of *exchange
-	busy      error
-	page      page
+	exchanges     sync.Pool // of *exchange
+	busy, leaving error
+	calls         []call // by permit
+	page          page
 }
 
 // exchange is what one request needs while it is served.
@@ -61,7 +66,21 @@ func New(o Options) *API {
 	if o.Ready == nil {
 		o.Ready = func() bool { return true }
 	}
-	a := &API{Options: o, busy: busyError(o.RequestTimeout)}
+	if o.Began == nil {
+		o.Began = func() {}
+	}
+	if o.Answered == nil {
+		o.Answered = func(int, time.Duration) {}
+	}
+	a := &API{Options: o, busy: busyError(o.RequestTimeout), leaving: leavingError(), calls: make([]call, o.Permits.Size())}
+	for i := range a.calls {
+		stop, err := o.Models.NewStop()
+		if err != nil {
+			o.Log.Warn("runs cannot be told to stop", "err", err) // they are given up all the same
+			continue
+		}
+		a.calls[i].stop = stop
+	}
 	a.exchanges.New = func() any { return new(exchange) }
 	a.page = a.render()
 	return a
@@ -69,30 +88,47 @@ func New(o Options) *API {
 
 // Handle answers one request.
 func (a *API) Handle(ctx *fasthttp.RequestCtx) {
-	defer a.finish(ctx)
+	start, counted := now(), false
+	defer a.finish(ctx, start, &counted)
+	a.Began()
 	if a.WorkerHeader != "" {
-		ctx.Response.Header.Set("X-Preforkd-Worker", a.WorkerHeader)
+		ctx.Response.Header.Set(workerHeader, a.WorkerHeader)
 	}
-	if err := a.route(ctx); err != nil {
+	switch err := a.route(ctx, start); {
+	case err == errAnswered:
+		counted = true
+		ctx.SetConnectionClose() // nobody reads this answer
+	case err != nil:
 		a.fail(ctx, err)
 	}
 }
 
+// What each answer has.
+const (
+	serverName   = "preforkd"
+	workerHeader = "X-Preforkd-Worker"
+	contentType  = "application/json"
+)
+
 // finish ends a request: after a panic, which is our bug and no reason to end the
 // worker, with status 500 and the connection.
-func (a *API) finish(ctx *fasthttp.RequestCtx) {
+func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool) {
 	if p := recover(); p != nil {
 		a.Log.Error("handler panicked", "err", p, "stack", string(debug.Stack()))
 		ctx.Response.Reset()
 		ctx.SetConnectionClose()
 		a.fail(ctx, errBug)
+		*counted = ctx.UserValue(errAnswered) != nil
 	}
 	ctx.Request.ReleaseBody(keepBytes)
+	if !*counted {
+		a.Answered(ctx.Response.StatusCode(), time.Duration(now()-start))
+	}
 }
 
 // sendJSON answers with body, which was made in the response's own buffer.
 func sendJSON(ctx *fasthttp.RequestCtx, body []byte) {
-	ctx.SetContentType("application/json")
+	ctx.SetContentType(contentType)
 	if cap(body) > keepBytes {
 		ctx.Response.SetBodyRaw(body) // not kept with the connection
 		return

@@ -111,7 +111,8 @@ func TestBadHeaders(t *testing.T) {
 
 func TestBusy(t *testing.T) {
 	permits := admission.New(1)
-	if err := permits.Acquire(0); err != nil {
+	held, err := permits.Acquire(0)
+	if err != nil {
 		t.Fatal(err)
 	}
 	c := dial(t, serve(t, newAPI(t, Options{Permits: permits, RequestTimeout: 10 * time.Millisecond}), limits))
@@ -119,7 +120,7 @@ func TestBusy(t *testing.T) {
 	if status, body, _ := c.answer(t); status != 504 || errorText(t, body) != "no inference could start within 10ms, all are busy" {
 		t.Errorf("%d %s", status, body)
 	}
-	permits.Release()
+	permits.Release(held)
 	c.send(t, post("/predict", features))
 	if status, body, _ := c.answer(t); status != 200 {
 		t.Errorf("%d %s", status, body)

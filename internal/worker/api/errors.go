@@ -45,7 +45,9 @@ var statuses = []struct {
 	{fasthttp.ErrBodyTooLarge, fasthttp.StatusRequestEntityTooLarge},
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
 	{errNotReady, fasthttp.StatusServiceUnavailable},
+	{admission.ErrRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrTimeout, fasthttp.StatusGatewayTimeout},
+	{inference.ErrStopped, fasthttp.StatusGatewayTimeout},
 }
 
 // status returns err's HTTP status.
@@ -96,6 +98,10 @@ func unknown(err error, name, version []byte) error {
 
 func busyError(limit time.Duration) error {
 	return describe(admission.ErrTimeout, "no inference could start within %s, all are busy", limit)
+}
+
+func leavingError() error {
+	return describe(admission.ErrRefused, "this worker leaves, and what it runs does not end: try again")
 }
 
 // fail answers with err.

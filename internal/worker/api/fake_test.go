@@ -27,14 +27,24 @@ import (
 type adder struct {
 	in, out []inference.TensorInfo
 	run     func(in, out []inference.Tensor) error
+
+	runUntil func(s *stop, in, out []inference.Tensor) error // instead of run
 }
 
-func (a *adder) Platform() string                          { return "test_adder" }
-func (a *adder) Version() string                           { return "1" }
-func (a *adder) Close() error                              { return nil }
-func (a *adder) Inputs() []inference.TensorInfo            { return a.in }
-func (a *adder) Outputs() []inference.TensorInfo           { return a.out }
-func (a *adder) Run(in, out []inference.Tensor) error      { return a.run(in, out) }
+func (a *adder) Platform() string                     { return "test_adder" }
+func (a *adder) Version() string                      { return "1" }
+func (a *adder) Close() error                         { return nil }
+func (a *adder) Inputs() []inference.TensorInfo       { return a.in }
+func (a *adder) Outputs() []inference.TensorInfo      { return a.out }
+func (a *adder) Run(in, out []inference.Tensor) error { return a.run(in, out) }
+func (a *adder) NewStop() (inference.Stop, error)     { return newStop(), nil }
+
+func (a *adder) RunUntil(s inference.Stop, in, out []inference.Tensor) error {
+	if a.runUntil != nil {
+		return a.runUntil(s.(*stop), in, out)
+	}
+	return a.run(in, out)
+}
 func (a *adder) Load(path string) (inference.Model, error) { return models[path], nil }
 
 func tensor(name string, dt inference.DataType, shape ...int64) inference.TensorInfo {
@@ -196,7 +206,12 @@ type client struct {
 
 func dial(t testing.TB, address string) *client {
 	t.Helper()
-	c, err := net.Dial("tcp", address)
+	return dialOn(t, "tcp", address)
+}
+
+func dialOn(t testing.TB, network, address string) *client {
+	t.Helper()
+	c, err := net.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,14 +2,12 @@ package api
 
 import (
 	"bytes"
-	"errors"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
 
 	"preforkd/internal/inference"
 	"preforkd/internal/inference/repository"
-	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
 )
 
@@ -50,7 +48,7 @@ func (a *API) infer(ctx *fasthttp.RequestCtx, t target) error {
 	if err := x.infer.Decode(body, m.Inputs(), m.Outputs()); err != nil {
 		return refused(ctx, err)
 	}
-	if err := a.run(m, x.infer.Inputs, x.out); err != nil {
+	if err := a.run(ctx, m, t.start, x.infer.Inputs, x.out); err != nil {
 		return err
 	}
 	b, err := x.infer.AppendResponse(ctx.Response.SwapBody(nil)[:0], m.Name, m.Version, x.out)
@@ -77,7 +75,7 @@ func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
 	if err := x.predict.Decode(body, &m.Inputs()[p.Input], p.Row); err != nil {
 		return refused(ctx, err)
 	}
-	if err := a.run(m, x.predict.Inputs[:], x.out); err != nil {
+	if err := a.run(ctx, m, t.start, x.predict.Inputs[:], x.out); err != nil {
 		return err
 	}
 	answer := codec.Prediction{Model: m.Name, Version: m.Version}
@@ -90,18 +88,6 @@ func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
 	b, err := x.predict.AppendResponse(ctx.Response.SwapBody(nil)[:0], answer)
 	sendJSON(ctx, b)
 	return err
-}
-
-// run runs m under a permit.
-func (a *API) run(m *repository.Model, in, out []inference.Tensor) error {
-	if err := a.Permits.Acquire(a.RequestTimeout); err != nil {
-		if errors.Is(err, admission.ErrTimeout) {
-			return a.busy
-		}
-		return err
-	}
-	defer a.Permits.Release()
-	return m.Run(in, out)
 }
 
 // acquire takes an exchange with room for m's outputs.

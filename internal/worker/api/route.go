@@ -46,10 +46,11 @@ var endpoints = [...]struct {
 type target struct {
 	endpoint       endpoint
 	model, version []byte // empty: the default
+	start          int64  // when the request began, by now
 }
 
 // route finds the handler and calls it. The query is ignored.
-func (a *API) route(ctx *fasthttp.RequestCtx) error {
+func (a *API) route(ctx *fasthttp.RequestCtx, start int64) error {
 	// The path as it was sent: in fasthttp's own form "/a/../livez" and
 	// "/a%2F..%2Flivez" have become "/livez", which another server before this
 	// one, with rules about paths, may have read differently.
@@ -62,6 +63,7 @@ func (a *API) route(ctx *fasthttp.RequestCtx) error {
 		ctx.Response.Header.Set("Allow", e.allow)
 		return errMethod
 	}
+	t.start = start
 	return e.handle(a, ctx, t)
 }
 

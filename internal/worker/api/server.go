@@ -32,7 +32,7 @@ type ServerOptions struct {
 func (a *API) Server(o ServerOptions) *fasthttp.Server {
 	return &fasthttp.Server{
 		Handler:        a.Handle,
-		Name:           "preforkd",
+		Name:           serverName,
 		ErrorHandler:   func(ctx *fasthttp.RequestCtx, err error) { a.reject(ctx, err, &o) },
 		ExpectHandler:  func(ctx *fasthttp.RequestCtx) int { return a.expect(ctx, &o) },
 		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig { return received(h, &o) },
@@ -82,7 +82,7 @@ func (a *API) reject(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 
 func (a *API) refuse(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 	if a.WorkerHeader != "" {
-		ctx.Response.Header.Set("X-Preforkd-Worker", a.WorkerHeader)
+		ctx.Response.Header.Set(workerHeader, a.WorkerHeader)
 	}
 	a.fail(ctx, rejected(err, o))
 }
