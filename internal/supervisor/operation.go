@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"time"
 
 	"preforkd/internal/ipc"
@@ -35,29 +36,50 @@ type operation struct {
 	before      [2]rollout.Tally // answers of canary and others when the trial began
 }
 
-// reload begins a reload, or joins or queues one. who is nil for a signal.
-func (s *Supervisor) reload(request admin.ReloadRequest, who *waiter) {
-	switch {
-	case s.stopping != stopNot:
-		who.end(reloadEnd{err: &ipc.Failure{Exit: ipc.ExitUnavailable, What: "reload: the service is stopping"}})
-	case !s.everReady:
-		who.end(reloadEnd{err: &ipc.Failure{Exit: ipc.ExitTryAgain, What: "reload: the service is still starting", Try: "wait until preforkd status shows a ready worker"}})
-	case s.op == nil:
-		op := &operation{dryRun: request.DryRun, began: s.now(), old: s.gen}
-		if who != nil {
-			op.waiters = []*waiter{who}
-		}
-		s.begin(op)
-	case request.NoWait:
-		who.end(reloadEnd{err: &ipc.Failure{Exit: ipc.ExitTryAgain, What: "reload: another one is under way", Try: "try again when it has ended, or leave out --no-wait"}})
-	default: // whoever asks while one is under way shares the next one
-		s.queued = append(s.queued, queuedReload{request.DryRun, who})
-	}
+// queued is an operation that waits for the one under way to end: a scaling, or
+// otherwise a reload.
+type queued struct {
+	scale  *scaling
+	dryRun bool
+	who    *waiter // nil for a signal
 }
 
-type queuedReload struct {
-	dryRun bool
-	who    *waiter
+// reload begins a reload, or joins or queues one. who is nil for a signal.
+func (s *Supervisor) reload(request admin.ReloadRequest, who *waiter) {
+	if err := s.mayOperate("reload", request.NoWait); err != nil {
+		who.end(reloadEnd{err: err})
+		return
+	}
+	s.queued = append(s.queued, queued{dryRun: request.DryRun, who: who})
+	s.next()
+}
+
+// mayOperate says why what cannot be done now, nor after what is under way.
+func (s *Supervisor) mayOperate(what string, noWait bool) error {
+	switch {
+	case s.stopping != stopNot:
+		return stoppingFailure(what)
+	case !s.everReady:
+		return &ipc.Failure{Exit: ipc.ExitTryAgain, What: what + ": the service is still starting", Try: "wait until preforkd status shows a ready worker"}
+	case noWait && s.busy() != "":
+		return &ipc.Failure{Exit: ipc.ExitTryAgain, What: what + ": " + s.busy() + " is under way", Try: "try again when it has ended, or leave out --no-wait"}
+	}
+	return nil
+}
+
+// busy says which operation is under way: there is one at a time.
+func (s *Supervisor) busy() string {
+	switch {
+	case s.op != nil:
+		return "a reload"
+	case s.scale != nil:
+		return "a change of size"
+	}
+	return ""
+}
+
+func stoppingFailure(what string) error {
+	return &ipc.Failure{Exit: ipc.ExitUnavailable, What: what + ": the service is stopping"}
 }
 
 func (w *waiter) end(e reloadEnd) {
@@ -66,28 +88,37 @@ func (w *waiter) end(e reloadEnd) {
 	}
 }
 
-// nextReload begins the reload that waits, for all who asked for the same.
-func (s *Supervisor) nextReload() {
-	if len(s.queued) == 0 {
-		return
-	}
-	waiting := s.queued
-	s.queued = nil
-	if s.stopping != stopNot {
-		for _, q := range waiting {
-			q.who.end(reloadEnd{err: &ipc.Failure{Exit: ipc.ExitUnavailable, What: "reload: the service is stopping"}})
-		}
-		return
-	}
-	op := &operation{dryRun: waiting[0].dryRun, began: s.now(), old: s.gen}
-	for _, q := range waiting {
+// next begins what waits longest, once nothing is under way.
+func (s *Supervisor) next() {
+	for len(s.queued) > 0 && s.busy() == "" {
+		first := s.queued[0]
 		switch {
-		case q.dryRun != op.dryRun:
-			s.queued = append(s.queued, q)
-		case q.who != nil:
+		case s.stopping != stopNot:
+			s.queued = s.queued[1:]
+			first.who.end(reloadEnd{err: stoppingFailure("reload")})
+			first.scale.end(scaleEnd{err: stoppingFailure("scale")})
+		case first.scale != nil:
+			s.queued = s.queued[1:]
+			s.beginScale(first.scale)
+		default:
+			s.nextReload(first.dryRun)
+		}
+	}
+}
+
+// nextReload begins a reload for all who asked for the same: whoever asks while one is
+// under way shares the next one.
+func (s *Supervisor) nextReload(dryRun bool) {
+	op := &operation{dryRun: dryRun, began: s.now(), old: s.gen}
+	s.queued = slices.DeleteFunc(s.queued, func(q queued) bool {
+		if q.scale != nil || q.dryRun != dryRun {
+			return false
+		}
+		if q.who != nil {
 			op.waiters = append(op.waiters, q.who)
 		}
-	}
+		return true
+	})
 	s.begin(op)
 }
 

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"preforkd/internal/config"
@@ -44,7 +43,7 @@ func (s *Supervisor) read(old *generation, number uint64) (*generation, []string
 	for _, w := range loaded.Warnings {
 		s.log.Warn("configuration", "warning", w)
 	}
-	next, err := s.newGeneration(number, &loaded.Config, old.sockets)
+	next, err := s.newGeneration(number, &loaded.Config, old)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -152,7 +151,7 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	case err != nil:
 		end.err, reason = err, err.Error()
 	case outcome == rollout.RolledBack:
-		end.err = &ipc.Failure{Exit: ipc.ExitRolledBack, What: "reload rolled back: " + reason, Try: tryAgain(reason)}
+		end.err = &ipc.Failure{Exit: ipc.ExitRolledBack, What: "reload rolled back: " + reason, Try: withoutTry(reason, "correct it and reload again; the old generation serves")}
 	case outcome == rollout.Stopped:
 		end.err = &ipc.Failure{Exit: ipc.ExitUnavailable, What: "reload: the service was stopped"}
 	case outcome == rollout.Rehearsed:
@@ -173,15 +172,7 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	if s.stopping == stopNot {
 		s.resume()
 	}
-	s.nextReload()
-}
-
-// tryAgain is what to do about a rolled-back reload: the canary's own words may say it.
-func tryAgain(reason string) string {
-	if strings.Contains(reason, "\n  try: ") {
-		return ""
-	}
-	return "correct it and reload again; the old generation serves"
+	s.next()
 }
 
 func suffix(reason string) string {

@@ -70,7 +70,9 @@ func (s *Supervisor) do(op *operation, a rollout.Action) {
 	case rollout.Commit:
 		s.commit(op)
 	case rollout.Drain, rollout.Remove:
-		s.takeAway(op, a)
+		if !s.takeAway(op.slotOf(a.Worker), a.Do) {
+			s.feed(rollout.Event{Kind: rollout.OnEnded, Worker: a.Worker, Why: "not started"})
+		}
 	case rollout.SetClock:
 		op.deadline = 0
 		if a.Clock > 0 {
@@ -92,18 +94,19 @@ func (s *Supervisor) startLater(sl *poolSlot) {
 	s.start(sl)
 }
 
-func (s *Supervisor) takeAway(op *operation, a rollout.Action) {
-	sl := op.slotOf(a.Worker)
-	if sl.worker == nil { // it was only waiting to be started
+// takeAway makes the worker of sl leave, politely or at once. It returns false where
+// there is none: one that was only waiting to be started is not.
+func (s *Supervisor) takeAway(sl *poolSlot, how rollout.Do) bool {
+	if sl.worker == nil {
 		sl.retryAt = 0
-		s.feed(rollout.Event{Kind: rollout.OnEnded, Worker: a.Worker, Why: "not started"})
-		return
+		return false
 	}
-	if a.Do == rollout.Drain {
+	if how == rollout.Drain {
 		s.apply(sl.worker, slot.OnLeave)
-		return
+	} else {
+		s.apply(sl.worker, slot.OnQuit)
 	}
-	s.apply(sl.worker, slot.OnQuit)
+	return true
 }
 
 // commit puts the next generation in charge.
