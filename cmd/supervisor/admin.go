@@ -27,6 +27,11 @@ func dial(c *cli.Context) (*admin.Client, error) {
 	if name := c.Args().First(); name != "" {
 		return nil, &ipc.Failure{Exit: ipc.ExitUsage, What: "unknown argument " + name, Try: "preforkd " + c.Command.Name + " --help"}
 	}
+	return connect(c)
+}
+
+// connect is dial for a command with operands of its own.
+func connect(c *cli.Context) (*admin.Client, error) {
 	if path := c.String("admin"); path != "" {
 		return admin.Dial(path)
 	}

@@ -50,6 +50,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		Commands: []*cli.Command{
 			serveCommand(out),
 			reloadCommand(out, errOut),
+			scaleCommand(out),
 			statusCommand(out),
 			stopCommand(),
 			eventsCommand(out),
@@ -63,7 +64,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			},
 		},
 	}
-	return app.RunContext(ctx, args)
+	return app.RunContext(ctx, operandsLast(args))
 }
 
 func noCommand(c *cli.Context) error {

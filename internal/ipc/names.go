@@ -33,9 +33,11 @@ const (
 	ControlShare    = "share"     // give away a share of the idle connections; the body is a Share
 )
 
-// Share is how many of its idle connections a worker gives away: one in Of.
+// Share is how many of its connections a worker gives away, each between two requests:
+// Parts in Of, and one where Parts is 0. Meanwhile it takes none.
 type Share struct {
-	Of int `json:"of"`
+	Parts int `json:"parts,omitempty"`
+	Of    int `json:"of"`
 }
 
 // KeyFailure is the sd_notify key under which a worker that cannot start sends its

@@ -143,10 +143,20 @@ func (s *Supervisor) lose(w *worker, reason slot.Reason) {
 	s.apply(w, slot.OnQuit)
 }
 
-func (s *Supervisor) tellLost(w *worker, why string) {
-	if s.op != nil && s.op.rollout != nil {
-		s.feed(rollout.Event{Kind: rollout.OnLost, Worker: s.op.name(w), Why: why})
+func (s *Supervisor) tellLost(w *worker, why string) { s.tell(w, rollout.OnLost, why) }
+
+// tell feeds what has happened to w to the operation that decides about its slot, and
+// tells whether there is one.
+func (s *Supervisor) tell(w *worker, kind rollout.Kind, why string) bool {
+	switch {
+	case s.op != nil && s.op.rollout != nil:
+		s.feed(rollout.Event{Kind: kind, Worker: s.op.name(w), Why: why})
+		return true
+	case s.scale.has(w.slot):
+		s.feedScale(rollout.Event{Kind: kind, Worker: rollout.Worker{Slot: w.slot.index}, Why: why})
+		return true
 	}
+	return false
 }
 
 // settle takes the ended process of w out of its slot.
@@ -192,8 +202,7 @@ func (s *Supervisor) ends(w *worker, reason slot.Reason) {
 		s.charge(w)
 	}
 	switch {
-	case s.op != nil && s.op.rollout != nil: // it says what starts
-		s.feed(rollout.Event{Kind: rollout.OnEnded, Worker: s.op.name(w), Why: w.why()})
+	case s.tell(w, rollout.OnEnded, w.why()): // an operation says what starts
 	case !s.everReady && reason.Charged():
 		sl.held = true
 		s.bootFailed(w)
@@ -254,9 +263,7 @@ func (s *Supervisor) onMessage(m notify.Message) {
 		s.log.Info("worker ready", "slot", w.slot.index, "pid", m.PID, "took", (w.ready - w.started).Round(time.Millisecond))
 		s.emitWorker(w, "ready", "after "+(w.ready-w.started).Round(time.Millisecond).String())
 		s.firstReady()
-		if s.op != nil && s.op.rollout != nil {
-			s.feed(rollout.Event{Kind: rollout.OnReady, Worker: s.op.name(w)})
-		}
+		s.tell(w, rollout.OnReady, "")
 	}
 	if _, ok := m.Get("WATCHDOG"); ok && w.state == slot.Ready {
 		w.deadline = s.now() + w.slot.pool.clocks.heartbeat

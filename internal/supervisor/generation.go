@@ -28,9 +28,10 @@ type generation struct {
 	surge    int // how many workers may run beyond the pool during the reload to this generation
 }
 
-// newGeneration makes what the workers of generation number start from; sockets that
-// are in have stay as they are. It starts no worker.
-func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, have []boundSocket) (_ *generation, err error) {
+// newGeneration makes what the workers of generation number start from; the sockets that
+// old has stay as they are, and so does the size to which its pool was scaled. Old is nil
+// for the first one. It starts no worker.
+func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *generation) (_ *generation, err error) {
 	path, command, err := workerCommand(cfg.Worker.Command)
 	if err != nil {
 		return nil, err
@@ -52,10 +53,14 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, have []bou
 		return nil, err
 	}
 	g := &generation{number: number, cfg: cfg, models: models.Models, manifest: -1}
+	var have []boundSocket
+	if old != nil {
+		have = old.sockets
+	}
 	if g.sockets, err = listen(cfg.Listen, have, s.log.Warn); err != nil {
 		return nil, err
 	}
-	g.pool = s.newPool(g, path, command, models.Bytes())
+	g.pool = s.newPool(g, path, command, old)
 	if err := g.seal(); err != nil {
 		g.closeSockets(have)
 		return nil, err
@@ -99,14 +104,15 @@ func (g *generation) closeSockets(keep []boundSocket) {
 	g.sockets = nil
 }
 
-func (s *Supervisor) newPool(g *generation, path string, command []string, modelBytes uint64) *pool {
-	found, err := machine.Read()
-	if err != nil {
-		s.log.Warn("machine not fully known", "err", err)
+func (s *Supervisor) newPool(g *generation, path string, command []string, old *generation) *pool {
+	in := s.room(g)
+	in.Asked = int(g.cfg.Workers)
+	plan := sizing.Decide(in)
+	asked := plan.Workers
+	if old != nil && old.pool.size != old.pool.asked && old.cfg.Workers == g.cfg.Workers {
+		in.Asked, in.Scaled = old.pool.size, true
+		plan = sizing.Decide(in)
 	}
-	plan := sizing.Decide(sizing.Input{
-		Cores: found.Cores, Available: found.Available, ModelBytes: modelBytes, Asked: int(g.cfg.Workers),
-	})
 	g.surge = plan.Surge
 	if n := int(g.cfg.Reload.MaxSurge); n > 0 {
 		g.surge = n
@@ -117,7 +123,7 @@ func (s *Supervisor) newPool(g *generation, path string, command []string, model
 	}
 	c := g.cfg
 	p := &pool{
-		gen: g, name: "main", path: path, command: command, procs: plan.Procs,
+		gen: g, name: "main", path: path, command: command, procs: plan.Procs, size: plan.Workers, asked: asked,
 		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
 		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff},
 	}
@@ -125,6 +131,29 @@ func (s *Supervisor) newPool(g *generation, path string, command []string, model
 		p.slots = append(p.slots, &poolSlot{pool: p, index: i})
 	}
 	return p
+}
+
+// room is the machine as it is now, for workers of g.
+func (s *Supervisor) room(g *generation) sizing.Input {
+	found, err := machine.Read()
+	if err != nil {
+		s.log.Warn("machine not fully known", "err", err)
+	}
+	in := sizing.Input{Cores: found.Cores, Available: found.Available}
+	for _, m := range g.models {
+		in.ModelBytes += uint64(m.Bytes)
+	}
+	return in
+}
+
+// poolNamed returns the pool of that name; an empty one is that of the main pool.
+func (g *generation) poolNamed(name string) (*pool, error) {
+	if name == "" || name == g.pool.name {
+		return g.pool, nil
+	}
+	return nil, &ipc.Failure{
+		Exit: ipc.ExitUsage, What: fmt.Sprintf("there is no pool %q", name), Try: "use --pool " + g.pool.name,
+	}
 }
 
 // absolute makes the paths that workers use independent of this process's directory:

@@ -15,7 +15,9 @@ type pool struct {
 	name    string
 	path    string   // of the program
 	command []string // its arguments, the program's name first
-	procs   int      // GOMAXPROCS of each
+	procs   int      // GOMAXPROCS of each that is started from now on
+	size    int      // how many workers it shall have; while it changes, slots has more or fewer
+	asked   int      // how many the configuration makes it have
 	clocks  clocks
 	policy  slot.Policy
 	slots   []*poolSlot

@@ -88,7 +88,7 @@ func (s *Supervisor) report() {
 	if s.stopping != stopNot {
 		return
 	}
-	ready, total := s.gen.pool.count(slot.Ready), len(s.gen.pool.slots)
+	ready, total := s.gen.pool.count(slot.Ready), s.gen.pool.size
 	status := fmt.Sprintf("STATUS=%d of %d workers ready", ready, total)
 	if !s.announced && ready > 0 && s.settled() {
 		s.announced = true

@@ -74,6 +74,22 @@ func (v service) Reload(ctx context.Context, r admin.ReloadRequest, progress fun
 	}
 }
 
+// Scale changes a pool's size and waits until it has it.
+func (v service) Scale(ctx context.Context, r admin.ScaleRequest) (admin.ScaleResult, error) {
+	sc := &scaling{request: r, done: make(chan scaleEnd, 1)}
+	if err := v.s.ask(ctx, func() { v.s.resize(sc) }); err != nil {
+		return admin.ScaleResult{}, err
+	}
+	select {
+	case end := <-sc.done:
+		return end.result, end.err
+	case <-ctx.Done(): // it goes on; nobody hears of it
+		return admin.ScaleResult{}, ctx.Err()
+	case <-v.s.ended:
+		return admin.ScaleResult{}, errEnded()
+	}
+}
+
 // Stop begins to stop the service.
 func (v service) Stop(ctx context.Context, quick bool) error {
 	return v.s.ask(ctx, func() {
@@ -119,7 +135,7 @@ func (s *Supervisor) describe() admin.Status {
 		}
 		st.Listen = append(st.Listen, address)
 	}
-	p := admin.Pool{Name: s.gen.pool.name, Size: len(s.gen.pool.slots)}
+	p := admin.Pool{Name: s.gen.pool.name, Size: s.gen.pool.size, Configured: s.gen.pool.asked}
 	for _, sl := range s.gen.pool.slots {
 		p.Slots = append(p.Slots, s.describeSlot(sl, sl.worker))
 	}

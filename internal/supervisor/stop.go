@@ -44,6 +44,10 @@ func (s *Supervisor) onSignal(sig os.Signal) {
 			return
 		}
 		s.log.Info("log file opened again", "path", s.cfg.Log.File)
+	case syscall.SIGTTIN:
+		s.step(1)
+	case syscall.SIGTTOU:
+		s.step(-1)
 	default:
 		s.log.Warn("signal ignored", "signal", sig.String())
 	}
@@ -71,6 +75,7 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 		s.conclude(rollout.Stopped, "", nil)
 	}
 	s.feed(rollout.Event{Kind: rollout.OnStop})
+	s.feedScale(rollout.Event{Kind: rollout.OnStop})
 	for _, sl := range s.slots() {
 		sl.retryAt, sl.held = 0, false
 		sl.pool.gen.closeSockets(nil)

@@ -47,7 +47,8 @@ type Supervisor struct {
 	gen       *generation     // the one in charge
 	byPID     map[int]*worker // every process that has not been reaped
 	op        *operation      // the reload under way; nil: none
-	queued    []queuedReload  // for when it has ended
+	scale     *scaling        // the change of a pool's size under way; nil: none
+	queued    []queued        // for when it has ended
 	sampleAt  time.Duration   // when to look at the counters again
 	rates     rates
 	everReady bool // some worker of this service has been ready

@@ -21,17 +21,19 @@ func (w *worker) handlers() map[string]control.Handler {
 		},
 		ipc.ControlShare: func(ctx context.Context, body json.RawMessage) (any, error) {
 			var share ipc.Share
-			if err := json.Unmarshal(body, &share); err != nil || share.Of < 1 {
-				return nil, fmt.Errorf("share %s: one in how many?", body)
+			if err := json.Unmarshal(body, &share); err != nil || share.Of < 1 || share.Parts < 0 || share.Parts > share.Of {
+				return nil, fmt.Errorf("share %s: how many in how many?", body)
 			}
-			n := w.conns.Open() / share.Of
-			return nil, w.give(ctx, n)
+			return nil, w.give(ctx, w.conns.Open()*max(share.Parts, 1)/share.Of)
 		},
 	}
 }
 
-// give gives n connections away, as far as it can until ctx ends.
+// give gives n connections away, as far as it can until ctx ends. It takes none
+// meanwhile: what those that share give is for the others.
 func (w *worker) give(ctx context.Context, n int) error {
+	w.sharing.Add(1)
+	defer w.sharing.Add(-1)
 	moved := w.conns.Give(ctx, w.queue, n)
 	w.log.Debug("connections shared", "asked", n, "moved", moved)
 	return nil

@@ -58,7 +58,8 @@ type worker struct {
 	queue     *handoff.Queue // of connections that leaving workers give away
 	listeners []stopper
 	leaving   atomic.Bool
-	alone     bool // nobody is left who could take connections
+	sharing   atomic.Int32 // requests to share that are being carried out
+	alone     bool         // nobody is left who could take connections
 
 	countLock sync.Mutex    // guards tallied
 	tallied   accept.Counts // what the row has of conns' counters
@@ -224,9 +225,10 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		}
 		w.listeners = append(w.listeners, w.conns.Listener(ln, i))
 	}
-	// During a reload only the newest generation takes, so that no connection moves twice.
+	// During a reload only the newest generation takes, and in a pool that grows only those
+	// that were added, so that no connection moves twice.
 	w.listeners = append(w.listeners, w.conns.Adopter(w.queue, func() bool {
-		return w.board.Taker().Load() <= w.manifest.Generation
+		return w.sharing.Load() == 0 && w.board.Taker().Load() <= w.manifest.Generation
 	}))
 	return nil
 }

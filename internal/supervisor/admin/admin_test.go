@@ -31,6 +31,7 @@ type service struct {
 	*Log
 	status  func(context.Context) (Status, error)
 	reload  func(context.Context, ReloadRequest, func(Progress)) (ReloadResult, error)
+	scale   func(context.Context, ScaleRequest) (ScaleResult, error)
 	mu      sync.Mutex // guards stopped
 	stopped []bool
 }
@@ -39,6 +40,10 @@ func (s *service) Status(ctx context.Context) (Status, error) { return s.status(
 
 func (s *service) Reload(ctx context.Context, r ReloadRequest, p func(Progress)) (ReloadResult, error) {
 	return s.reload(ctx, r, p)
+}
+
+func (s *service) Scale(ctx context.Context, r ScaleRequest) (ScaleResult, error) {
+	return s.scale(ctx, r)
 }
 
 func (s *service) Stop(_ context.Context, quick bool) error {
@@ -105,7 +110,7 @@ func example() Status {
 	return Status{
 		Time: at, Version: "1.2.3", PID: 4242, Generation: 7, Uptime: Duration(75 * time.Hour),
 		Listen: []string{"127.0.0.1:8000", "unix:/run/preforkd/http.sock"},
-		Pools: []Pool{{Name: "main", Size: 3, Slots: []Slot{
+		Pools: []Pool{{Name: "main", Size: 3, Configured: 2, Slots: []Slot{
 			{
 				Index: 0, State: "ready", PID: 4243, Generation: 7, Age: Duration(75*time.Hour - time.Minute), InFlight: 2,
 				RequestsPerSecond: 120.54, P50: Duration(1234 * time.Microsecond), P99: Duration(28765 * time.Microsecond),
@@ -116,7 +121,7 @@ func example() Status {
 				LastExit: "killed by signal 9; the memory cgroup counts an OOM kill", PSS: 1288490188,
 			},
 			{Index: 2, State: "failed", Reason: "crash, tried again in 12s", Restarts: 6, LastExit: "exit status 1\x1b[2J"},
-		}}, {Name: "tasks", Size: 1, Slots: []Slot{}}},
+		}}, {Name: "tasks", Size: 1, Configured: 1, Slots: []Slot{}}},
 		LastReload: &Reload{Time: at.Add(-time.Hour), Outcome: "rolled back", Reason: "the canary did not become ready: exit status 3", Took: Duration(2134 * time.Millisecond)},
 		Events: []Event{
 			{ID: 1, Time: at.Add(-2 * time.Hour), Kind: "ready", Text: "worker ready", Slot: slot(0), PID: 4243},

@@ -203,6 +203,11 @@ func (c *Client) ask(ctx context.Context, method, path string, query url.Values,
 		return err
 	}
 	defer body.Close()
+	return c.read(ctx, body, into)
+}
+
+// read reads an answer that is one object.
+func (c *Client) read(ctx context.Context, body io.Reader, into any) error {
 	text, err := io.ReadAll(io.LimitReader(body, maxAnswer))
 	if err != nil {
 		return c.broken(ctx, err)

@@ -38,6 +38,7 @@ func (s *Server) routes() http.Handler {
 	table := map[string]route{
 		"/v1/status": {http.MethodGet, nil, s.status},
 		"/v1/reload": {http.MethodPost, []string{"dry_run", "no_wait"}, s.reload},
+		"/v1/scale":  {http.MethodPost, []string{"workers", "pool", "no_wait"}, s.scale},
 		"/v1/stop":   {http.MethodPost, []string{"quick"}, s.stop},
 		"/v1/events": {http.MethodGet, []string{"after", "follow"}, s.events},
 	}
@@ -56,7 +57,7 @@ func (s *Server) routes() http.Handler {
 func (c *call) serve(table map[string]route) error {
 	rt, ok := table[c.r.URL.Path]
 	if !ok {
-		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path), "use one of /v1/status, /v1/reload, /v1/stop, /v1/events")
+		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path), "use one of /v1/status, /v1/reload, /v1/scale, /v1/stop, /v1/events")
 	}
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)
@@ -213,6 +214,7 @@ func (c *call) bug() {
 // fail answers with err.
 func (c *call) fail(err error) {
 	c.started = true
+	_ = c.control.SetWriteDeadline(time.Now().Add(c.limit)) // what failed may have taken long
 	f := failure(err)
 	c.w.Header().Set("Content-Type", "application/json")
 	c.w.WriteHeader(httpStatus(f.Exit))

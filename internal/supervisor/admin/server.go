@@ -29,6 +29,9 @@ type Service interface {
 	// any goroutine, but not after it has returned. A caller who goes away ends ctx; the
 	// service decides what that means.
 	Reload(ctx context.Context, r ReloadRequest, progress func(Progress)) (ReloadResult, error)
+	// Scale changes the size of a pool and returns when it has it, or why it has not; the
+	// result has a Pool where something was begun. ctx is as for Reload.
+	Scale(ctx context.Context, r ScaleRequest) (ScaleResult, error)
 	// Stop begins to stop the service and returns at once.
 	Stop(ctx context.Context, quick bool) error
 	// Events yields what Log.Events does.

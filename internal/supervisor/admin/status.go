@@ -44,9 +44,10 @@ type Status struct {
 
 // Pool is a number of workers of one kind.
 type Pool struct {
-	Name  string `json:"name"`
-	Size  int    `json:"size"` // how many workers it shall have
-	Slots []Slot `json:"slots"`
+	Name       string `json:"name"`
+	Size       int    `json:"size"`       // how many workers it shall have
+	Configured int    `json:"configured"` // how many the configuration gives it; Size differs once it was scaled
+	Slots      []Slot `json:"slots"`
 }
 
 // Slot is a worker's place in its pool. During a reload a place may be listed twice,

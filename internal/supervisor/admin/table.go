@@ -26,7 +26,11 @@ func Table(w io.Writer, st Status) error {
 			r.Time.Format(timeLayout), clean(r.Outcome), latency(r.Took), prefixed(": ", clean(r.Reason)))
 	}
 	for _, p := range st.Pools {
-		fmt.Fprintf(&b, "\npool %s, %s\n", clean(p.Name), plural(p.Size, "worker"))
+		fmt.Fprintf(&b, "\npool %s, %s", clean(p.Name), plural(p.Size, "worker"))
+		if p.Configured != p.Size && p.Configured > 0 {
+			fmt.Fprintf(&b, ", scaled from %d", p.Configured)
+		}
+		fmt.Fprintln(&b)
 		if err := slots(&b, p.Slots); err != nil {
 			return err
 		}

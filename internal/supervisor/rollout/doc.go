@@ -1,6 +1,9 @@
 // Package rollout is one reload: it replaces the workers of one generation by those of
 // the next, or puts everything back.
 //
+// It also decides how a pool of a generation that stays is made larger or smaller
+// (Resize).
+//
 // It owns every decision of a reload: when the canary has proved itself, which worker
 // starts or leaves next, when there is no way back, and what a failure undoes. The
 // supervisor feeds in events and carries out the actions; the clocks, processes,

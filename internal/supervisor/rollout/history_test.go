@@ -50,7 +50,7 @@ func TestHistories(t *testing.T) {
 func replay(t *testing.T, text string) string {
 	t.Helper()
 	var b strings.Builder
-	var r *Rollout
+	var r interface{ Handle(Event) []Action }
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
 		if strings.HasPrefix(line, "  ") {
@@ -63,6 +63,15 @@ func replay(t *testing.T, text string) string {
 			continue
 		case strings.HasPrefix(line, "begin "):
 			r, actions = Begin(parsePlan(t, line))
+		case strings.HasPrefix(line, "grow "):
+			r, actions = Grow(parseResize(t, line))
+		case strings.HasPrefix(line, "shrink "):
+			to, n := parseResize(t, line)
+			ready := make([]bool, n-to)
+			for i := range ready {
+				ready[i] = !strings.HasSuffix(line, " coming") || i > 0
+			}
+			r, actions = Shrink(to, ready)
 		default:
 			actions = r.Handle(parseEvent(t, line))
 		}
@@ -103,6 +112,16 @@ func parsePlan(t *testing.T, line string) Plan {
 		}
 	}
 	return p
+}
+
+// parseResize reads "grow 2 to 4", and "shrink 4 to 2" with its first leaving worker
+// perhaps " coming", and returns the lower number first.
+func parseResize(t *testing.T, line string) (low, high int) {
+	t.Helper()
+	if _, err := fmt.Sscanf(strings.SplitN(line, " ", 2)[1], "%d to %d", &low, &high); err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+	return min(low, high), max(low, high)
 }
 
 // parseEvent reads "old 1 ended: exit status 1", "counted 100/0 400/2" and the like.

@@ -11,6 +11,7 @@ type Input struct {
 	Available  uint64 // memory that can be had without swapping, in bytes; 0: unknown
 	ModelBytes uint64 // of all model files together
 	Asked      int    // workers that the operator asked for; 0: auto
+	Scaled     bool   // Asked is what the pool was scaled to, not what is configured
 }
 
 // Plan is the decision.
@@ -41,9 +42,8 @@ const (
 
 // Decide returns the plan for in. Workers is at least 1.
 func Decide(in Input) Plan {
-	each := processBytes + perModelBytes*in.ModelBytes
-	room := in.Available - in.Available/reserve
-	fit := int(min(room/each, 1<<16))
+	each, room := in.each(), in.room()
+	fit := fits(room, each)
 	p := Plan{Workers: in.Asked}
 	if in.Asked == 0 {
 		p.Workers = max(in.Cores, 1)
@@ -61,10 +61,20 @@ func Decide(in Input) Plan {
 	return p
 }
 
+// each is what one worker is planned with.
+func (in Input) each() uint64 { return processBytes + perModelBytes*in.ModelBytes }
+
+// room is the memory for workers.
+func (in Input) room() uint64 { return in.Available - in.Available/reserve }
+
+func fits(room, each uint64) int { return int(min(room/each, 1<<16)) }
+
 func why(in Input, workers int, each uint64) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: ", plural(workers, "worker"))
 	switch {
+	case in.Scaled:
+		b.WriteString("as scaled")
 	case in.Asked > 0:
 		b.WriteString("as asked")
 	case workers < in.Cores:
