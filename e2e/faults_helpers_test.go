@@ -109,6 +109,7 @@ const everyFailure = 1 << 20
 func (f *site) load(o load.Options) (g *load.Generator, end func() *load.Report) {
 	f.t.Helper()
 	o.Keepalive, o.KeepFailures = true, everyFailure
+	o.Timeout = testkit.Limit // how fast an answer is, is not what these tests are about
 	g, end = storm(f.t, f.Service, o)
 	answers(f.t, g, uint64(8*o.Conns))
 	return g, end

@@ -124,7 +124,7 @@ func TestUnixSocketNobodyNotices(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	f := begin(t, testkit.Options{Listen: []string{"unix:" + path}}, quick)
 	f.URL = "unix:" + path
-	g, end := f.load(load.Options{Conns: clients})
+	g, end := f.load(load.Options{Conns: clients, Think: think})
 	for range times(2, 20) {
 		f.reload().end(0)
 		answers(t, g, 4*clients)
@@ -136,7 +136,7 @@ func TestUnixSocketNobodyNotices(t *testing.T) {
 func TestPoolScales(t *testing.T) {
 	size := func(n int) string { return fmt.Sprintf("workers: %d\nlisten: [\"127.0.0.1:0\"]\n%s", n, quick) }
 	f := begin(t, testkit.Options{Bare: true}, size(4))
-	g, end := f.load(load.Options{Conns: clients})
+	g, end := f.load(load.Options{Conns: clients, Think: think})
 	for range times(1, 10) {
 		for _, n := range []int{2, 4} {
 			f.configure(size(n))

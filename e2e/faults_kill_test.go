@@ -13,7 +13,7 @@ import (
 const clients = 64
 
 // think leaves the processors time for what a test is about.
-const think = 10 * time.Millisecond
+const think = 30 * time.Millisecond
 
 // quick keeps a reload's waits short, in a configuration file.
 const quick = "reload: {bake: 100ms, trial: 300ms, max_surge: 2}\n"

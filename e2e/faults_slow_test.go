@@ -19,7 +19,7 @@ func ofSquare(n int) []byte {
 // one answers, and nobody notices the change.
 func TestSlowStart(t *testing.T) {
 	f := begin(t, testkit.Options{}, quick)
-	g, end := f.load(load.Options{Conns: clients})
+	g, end := f.load(load.Options{Conns: clients, Think: think})
 	for _, held := range []string{"0", "1"} { // the canary, the others
 		wait := newGate(t)
 		f.configure(quick + gated(t, wait, held))
@@ -36,7 +36,7 @@ func TestSlowStart(t *testing.T) {
 // TestSlowRequestsOutliveTheReload begins long requests at every worker and reloads: they
 // are answered, and their connections go on.
 func TestSlowRequestsOutliveTheReload(t *testing.T) {
-	f := begin(t, testkit.Options{}, quick)
+	f := begin(t, testkit.Options{}, quick+"timeouts: {request: 10m, drain: 10m}\n")
 	address := strings.TrimPrefix(f.URL, "http://")
 	slow := visit(t, 8, "tcp", address)
 	g, end := f.load(load.Options{Conns: 8, Think: think})
@@ -44,7 +44,7 @@ func TestSlowRequestsOutliveTheReload(t *testing.T) {
 		done := make(chan error, len(slow))
 		running := g.Progress().Answers
 		for _, v := range slow {
-			go func() { done <- v.ask(ofSquare(2500)) }()
+			go func() { done <- v.ask(ofSquare(1500)) }()
 		}
 		old := f.Workers()
 		f.busy(old...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"preforkd/internal/load"
 	"preforkd/internal/testkit"
@@ -84,7 +85,7 @@ func TestKillsUnderLoad(t *testing.T) {
 	s := testkit.Start(t, testkit.Options{Set: []string{"http.worker_header=true", "worker.max_crashes=1000", "worker.max_backoff=1ms"}})
 	const conns = 16
 	kills := times(50, 500)
-	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true, KeepFailures: everyFailure})
+	g, end := storm(t, s, load.Options{Conns: conns, Think: time.Millisecond, Keepalive: true, KeepFailures: everyFailure, Timeout: testkit.Limit})
 	toll := newToll(t, strings.TrimPrefix(s.URL, "http://"))
 	for i := range kills {
 		answers(t, g, 50)

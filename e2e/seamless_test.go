@@ -15,7 +15,7 @@ import (
 func TestReloadNobodyNotices(t *testing.T) {
 	const conns = 64
 	s, socket := reloadable(t, testkit.Options{Set: []string{"http.worker_header=true"}})
-	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true, Timeout: testkit.Limit})
 	reloads := times(3, 50)
 	for range reloads {
 		answers(t, g, 200)
@@ -44,7 +44,7 @@ func TestReloadManyConnections(t *testing.T) {
 	conns, reloads := times(300, 2000), times(3, 40)
 	descriptorsFor(t, conns)
 	f := begin(t, testkit.Options{}, quick)
-	g, end := f.load(load.Options{Conns: conns, Think: time.Second, Timeout: testkit.Limit})
+	g, end := f.load(load.Options{Conns: conns, Think: time.Second})
 	for range reloads {
 		f.reload().end(0)
 		answers(t, g, uint64(conns))
