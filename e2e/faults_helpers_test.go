@@ -22,6 +22,7 @@ import (
 // site is a service whose configuration a test rewrites between reloads.
 type site struct {
 	*testkit.Service
+	*toll
 	t      *testing.T
 	socket string
 	models string
@@ -41,6 +42,7 @@ func begin(t *testing.T, o testkit.Options, configuration string) *site {
 	o.Admin, o.Models, o.Config = f.socket, f.models, configuration
 	o.Set = append(o.Set, "http.worker_header=true", "worker.max_crashes=1000", "worker.max_backoff=1ms", "predict.model=digits")
 	f.Service = testkit.Start(t, o)
+	f.toll = newToll(t, strings.TrimPrefix(f.URL, "http://"))
 	return f
 }
 
@@ -100,10 +102,14 @@ func (f *site) generation() uint64 {
 	return status1(f.t, f.socket).Generation
 }
 
+// everyFailure makes a report list them all: each is checked.
+const everyFailure = 1 << 20
+
 // load runs keep-alive clients, each of which has been answered when it returns.
 func (f *site) load(o load.Options) (g *load.Generator, end func() *load.Report) {
 	f.t.Helper()
-	o.Keepalive = true
+	o.Keepalive, o.KeepFailures = true, everyFailure
+	o.Timeout = testkit.Limit // how fast an answer is, is not what these tests are about
 	g, end = storm(f.t, f.Service, o)
 	answers(f.t, g, uint64(8*o.Conns))
 	return g, end
@@ -255,48 +261,8 @@ esac
 exec `+filepath.Join(testkit.Programs(t), "preforkd-worker")+"\n"), g.path)
 }
 
-// strike sends KILL to a process, which may have ended already.
-func strike(t *testing.T, pid int) {
-	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
-		t.Error(err)
-	}
-}
-
-// noticed demands that no connection noticed anything, except those that a worker of
-// owners answered last: these may have been lost with their process, and no client was
-// refused. most is how many they can have been.
-func noticed(t *testing.T, r *load.Report, conns, most int, owners ...int) {
-	t.Helper()
-	owns := func(name string) bool { return slices.Contains(owners, pidOf(name)) }
-	for _, f := range r.First {
-		lost := f.Class == load.Unwritten || f.Class == load.Unanswered || f.Class == load.Partial
-		if !lost || !owns(f.Worker) {
-			t.Errorf("a connection of a living worker noticed: %+v", f)
-		}
-	}
-	idle := r.Closes.Idle
-	for _, w := range r.Workers {
-		if w.IdleCloses > 0 && !owns(w.Name) {
-			t.Errorf("worker %s closed %d connections", w.Name, w.IdleCloses)
-		}
-	}
-	failed := r.Failures.Total() + r.Warmup.Failures.Total()
-	if failed+idle > uint64(most) || r.Dials != uint64(conns)+failed+idle || r.Closes.Announced+r.Closes.Unasked > 0 {
-		t.Errorf("failures %v (at most %d), %d dials of %d clients, closes %+v", r.Failures, most, r.Dials, conns, r.Closes)
-	}
-}
-
 // pidOf returns the process id in X-Preforkd-Worker; 0: none.
 func pidOf(worker string) int {
 	pid, _ := strconv.Atoi(worker[strings.LastIndex(worker, "/")+1:])
 	return pid
-}
-
-// stormy leaves a fault storm to make soak.
-func stormy(t *testing.T) {
-	t.Helper()
-	if !soak {
-		t.Skip("skipped: a fault storm, which make soak runs")
-	}
 }

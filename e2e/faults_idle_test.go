@@ -102,7 +102,6 @@ func moved(t *testing.T, f *site, all []*visitor) {
 // TestIdleConnectionsMove reloads under many connections that wait, over TCP and over a
 // Unix socket: every one of them is answered afterwards by a new worker.
 func TestIdleConnectionsMove(t *testing.T) {
-	stormy(t)
 	path := filepath.Join(t.TempDir(), "s")
 	f := begin(t, testkit.Options{Listen: []string{"127.0.0.1:0", "unix:" + path}}, quick)
 	n := times(200, 1000)
@@ -122,24 +121,22 @@ func TestIdleConnectionsMove(t *testing.T) {
 
 // TestUnixSocketNobodyNotices reloads under busy clients of a Unix socket.
 func TestUnixSocketNobodyNotices(t *testing.T) {
-	stormy(t)
 	path := filepath.Join(t.TempDir(), "s")
 	f := begin(t, testkit.Options{Listen: []string{"unix:" + path}}, quick)
 	f.URL = "unix:" + path
-	g, end := f.load(load.Options{Conns: clients})
+	g, end := f.load(load.Options{Conns: clients, Think: think})
 	for range times(2, 20) {
 		f.reload().end(0)
 		answers(t, g, 4*clients)
 	}
-	noticed(t, end(), clients, 0)
+	f.noticed(end(), clients)
 }
 
 // TestPoolScales changes the number of workers back and forth under load.
 func TestPoolScales(t *testing.T) {
-	stormy(t)
 	size := func(n int) string { return fmt.Sprintf("workers: %d\nlisten: [\"127.0.0.1:0\"]\n%s", n, quick) }
 	f := begin(t, testkit.Options{Bare: true}, size(4))
-	g, end := f.load(load.Options{Conns: clients})
+	g, end := f.load(load.Options{Conns: clients, Think: think})
 	for range times(1, 10) {
 		for _, n := range []int{2, 4} {
 			f.configure(size(n))
@@ -150,13 +147,12 @@ func TestPoolScales(t *testing.T) {
 			answers(t, g, 4*clients)
 		}
 	}
-	noticed(t, end(), clients, 0)
+	f.noticed(end(), clients)
 }
 
 // TestDescriptorLimitInTaker gives every process so few descriptors that one new worker
 // cannot take all connections: what it has no room for goes to the other.
 func TestDescriptorLimitInTaker(t *testing.T) {
-	stormy(t)
 	const limit, waiting = 128, 150 // two workers hold them, one cannot
 	f := &site{t: t, last: 1, socket: filepath.Join(t.TempDir(), "admin.sock"), models: filepath.Join(testkit.Root(t), "models")}
 	o := testkit.Options{

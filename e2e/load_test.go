@@ -2,10 +2,9 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"strings"
-	"syscall"
 	"testing"
+	"time"
 
 	"preforkd/internal/load"
 	"preforkd/internal/testkit"
@@ -57,6 +56,16 @@ func answers(t *testing.T, g *load.Generator, n uint64) {
 	}
 }
 
+// await waits until the load's progress is as cond says.
+func await(t *testing.T, g *load.Generator, what string, cond func(load.Progress) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Limit)
+	defer cancel()
+	if err := g.Wait(ctx, cond); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
 func TestEveryWorkerServes(t *testing.T) {
 	s := testkit.Start(t, testkit.Options{Workers: 4, Set: []string{"http.worker_header=true"}})
 	g, end := storm(t, s, load.Options{Conns: 16})
@@ -76,30 +85,18 @@ func TestKillsUnderLoad(t *testing.T) {
 	s := testkit.Start(t, testkit.Options{Set: []string{"http.worker_header=true", "worker.max_crashes=1000", "worker.max_backoff=1ms"}})
 	const conns = 16
 	kills := times(50, 500)
-	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
-	dead := map[string]bool{}
+	g, end := storm(t, s, load.Options{Conns: conns, Think: time.Millisecond, Keepalive: true, KeepFailures: everyFailure, Timeout: testkit.Limit})
+	toll := newToll(t, strings.TrimPrefix(s.URL, "http://"))
 	for i := range kills {
 		answers(t, g, 50)
 		victim := s.Workers()[i%2]
-		for slot := range 2 {
-			dead[fmt.Sprintf("main/%d/%d", slot, victim)] = true
-		}
 		n := s.Reports()
-		kill(t, victim, syscall.SIGKILL)
+		toll.strike(victim)
 		n = s.AwaitAfter(n, "STATUS=1 of 2 workers ready")
 		answers(t, g, 10) // while it is away
 		s.AwaitAfter(n, "STATUS=2 of 2 workers ready")
 	}
 	r := end()
-	for _, f := range r.First {
-		lost := f.Class == load.Unwritten || f.Class == load.Unanswered || f.Class == load.Partial
-		owned := dead[f.Worker] || f.Worker == "" && f.Answers == 0 // nobody had answered on it yet
-		if !lost || !owned {
-			t.Errorf("a connection of a living worker noticed: %+v", f)
-		}
-	}
-	if n := r.Failures.Total(); n > uint64(conns*kills) {
-		t.Errorf("%d failures", n)
-	}
+	toll.noticed(r, conns)
 	t.Logf("%d kills, %d requests, failures: %v", kills, r.Requests, r.Failures)
 }

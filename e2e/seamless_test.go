@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"preforkd/internal/load"
 	"preforkd/internal/testkit"
@@ -13,7 +15,7 @@ import (
 func TestReloadNobodyNotices(t *testing.T) {
 	const conns = 64
 	s, socket := reloadable(t, testkit.Options{Set: []string{"http.worker_header=true"}})
-	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true, Timeout: testkit.Limit})
 	reloads := times(3, 50)
 	for range reloads {
 		answers(t, g, 200)
@@ -33,5 +35,37 @@ func TestReloadNobodyNotices(t *testing.T) {
 	}
 	if len(generations) < 2*reloads {
 		t.Errorf("only %d workers answered", len(generations))
+	}
+}
+
+// TestReloadManyConnections reloads again and again under connections that mostly wait: all
+// of them move, and none is closed.
+func TestReloadManyConnections(t *testing.T) {
+	conns, reloads := times(300, 2000), times(3, 40)
+	descriptorsFor(t, conns)
+	f := begin(t, testkit.Options{}, quick)
+	g, end := f.load(load.Options{Conns: conns, Think: time.Second})
+	for range reloads {
+		f.reload().end(0)
+		answers(t, g, uint64(conns))
+	}
+	r := end()
+	f.noticed(r, conns)
+	if len(r.Workers) < 2*reloads {
+		t.Errorf("only %d workers answered", len(r.Workers))
+	}
+}
+
+// descriptorsFor demands that a process may have so many connections and what else it needs.
+// Go and the step that starts workers raise the soft limit to the hard one.
+func descriptorsFor(t *testing.T, conns int) {
+	t.Helper()
+	const besides = 200
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Max < uint64(conns+besides) {
+		t.Fatalf("%d connections need ulimit -Hn %d, it is %d", conns, conns+besides, limit.Max)
 	}
 }

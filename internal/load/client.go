@@ -209,8 +209,14 @@ func (c *client) settleIdle() bool {
 	c.rec.closes.Idle++
 	c.rec.conn.IdleCloses++
 	c.worker.idleCloses.Add(1)
-	c.g.live.idleCloses.Add(1)
-	c.g.live.event()
+	l := &c.g.live
+	l.idleCloses.Add(1)
+	l.mu.Lock()
+	if len(l.closed) < c.g.o.KeepFailures {
+		l.closed = append(l.closed, IdleClose{c.g.now(), c.id, c.history.serial, c.worker.name, c.conn.LocalAddr().String()})
+	}
+	l.mu.Unlock()
+	l.event()
 	return true
 }
 

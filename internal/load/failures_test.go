@@ -153,6 +153,16 @@ func TestIdleCloses(t *testing.T) {
 		if n := r.Workers[len(r.Workers)-1].IdleCloses; n != c.want.Idle {
 			t.Errorf("%s: %d of the worker", c.name, n)
 		}
+		ports := map[string]bool{"": true}
+		for _, one := range r.Closed {
+			if ports[one.Local] || one.Worker != "main/0/7" {
+				t.Errorf("%s: %+v", c.name, one)
+			}
+			ports[one.Local] = true
+		}
+		if uint64(len(r.Closed)) != c.want.Idle {
+			t.Errorf("%s: %d listed", c.name, len(r.Closed))
+		}
 	}
 }
 
@@ -167,7 +177,7 @@ func TestLateClose(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	for i, f := range r.First {
-		if f.Worker != "main/1/8" || f.Answers != 1 || f.Serial != uint64(i+1) || f.Announced {
+		if f.Worker != "main/1/8" || f.Answers != 1 || f.Serial != uint64(i+1) || f.Announced || f.Local == "" {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -26,6 +26,7 @@ type live struct {
 	ended   bool
 	workers map[string]*workerRow
 	first   []Failure
+	closed  []IdleClose
 }
 
 // workerRow counts what one worker answered, and the failures of connections on which

@@ -55,8 +55,8 @@ type Options struct {
 	// body is valid until it returns. Clients call it concurrently.
 	Check func(status int, body []byte) error
 
-	// KeepFailures is how many failures the report lists, the first ones; 0: 1000,
-	// negative: none. All are counted.
+	// KeepFailures is how many failures, and how many idle closes, the report lists, the
+	// first ones; 0: 1000, negative: none. All are counted.
 	KeepFailures int
 }
 

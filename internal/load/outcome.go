@@ -117,6 +117,7 @@ func (c *client) list(o outcome, now time.Duration) {
 	}
 	if c.conn != nil { // else the dial failed: the history is that of the last connection
 		f.Answers, f.Announced = c.history.answers, c.history.announced
+		f.Local = c.conn.LocalAddr().String()
 	}
 	if o.err != nil {
 		f.Text = strings.ToValidUTF8(o.err.Error(), "\uFFFD")

@@ -33,6 +33,7 @@ type Report struct {
 	Workers []WorkerReport `json:"workers"` // by name
 	Conns   []ConnReport   `json:"conns"`   // by id
 	First   []Failure      `json:"first"`   // the first failures, warm-up included
+	Closed  []IdleClose    `json:"closed"`  // the first connections that Closes.Idle counts
 }
 
 // Closes counts how the service ended connections, apart from failed requests.
@@ -91,7 +92,17 @@ type Failure struct {
 	Reset     bool          `json:"reset"`            // by a reset, not by an orderly end
 	Status    int           `json:"status,omitempty"` // of a whole answer
 	Warmup    bool          `json:"warmup,omitempty"`
+	Local     string        `json:"local"` // the client's address; of a failed dial empty
 	Text      string        `json:"text"`
+}
+
+// IdleClose is a connection that was closed or reset between two requests.
+type IdleClose struct {
+	At     time.Duration `json:"at_ns"`  // when that was found, from the run's start
+	Conn   int           `json:"conn"`   // the client
+	Serial uint64        `json:"serial"` // which of its connections, from 1
+	Worker string        `json:"worker"` // that answered last
+	Local  string        `json:"local"`  // the client's address
 }
 
 // Throughput returns answers per second; 0 when no time was measured.
@@ -142,7 +153,7 @@ func (g *Generator) report() *Report {
 	end := max(time.Duration(g.quitAt.Load()), g.o.Warmup)
 	r := &Report{
 		Start: g.start.Add(g.o.Warmup), Statuses: map[int]uint64{}, Histogram: &Histogram{},
-		Dials: l.dials.Load(), First: []Failure{},
+		Dials: l.dials.Load(), First: []Failure{}, Closed: []IdleClose{},
 	}
 	l.mindGap(end)
 	r.Gap, r.GapEnd = time.Duration(l.gap.Load()), time.Duration(l.gapEnd.Load())-g.o.Warmup
@@ -160,6 +171,7 @@ func (g *Generator) report() *Report {
 	defer l.mu.Unlock()
 	r.First = append(r.First, l.first...)
 	slices.SortFunc(r.First, func(a, b Failure) int { return int(a.At - b.At) })
+	r.Closed = append(r.Closed, l.closed...)
 	for _, w := range l.workers {
 		row := WorkerReport{Name: w.name, Answers: w.measured.Load(), IdleCloses: w.idleCloses.Load()}
 		for i := range w.failures {

@@ -33,30 +33,43 @@ func Inherited() (*Inheritance, error) {
 		env[key] = os.Getenv(key)
 		os.Unsetenv(key)
 	}
-	if env["LISTEN_FDS"] == "" || env["LISTEN_PID"] != strconv.Itoa(os.Getpid()) {
-		return in, nil
+	names, extra, err := announced(env, os.Getpid())
+	if err != nil {
+		return nil, err
 	}
-	n, err := strconv.Atoi(env["LISTEN_FDS"])
-	if err != nil || n < 0 || n > 1<<16 {
-		return nil, fmt.Errorf("LISTEN_FDS=%q is no number of descriptors", env["LISTEN_FDS"])
-	}
-	names := split(env["LISTEN_FDNAMES"])
-	for i := range n {
-		s := &Socket{FD: firstFD + i, Name: "unknown"} // sd_listen_fds_with_names(3) calls it so
-		if i < len(names) {
-			s.Name = names[i]
-		}
+	for i, name := range names {
+		s := &Socket{FD: firstFD + i, Name: name}
 		if err := s.adopt(); err != nil {
 			return nil, fmt.Errorf("inherited descriptor %d (%s): %w", s.FD, s.Name, err)
 		}
 		in.Sockets = append(in.Sockets, s)
 	}
-	for i, name := range split(env[ipc.EnvFDNames]) {
-		fd := firstFD + n + i
+	for i, name := range extra {
+		fd := firstFD + len(names) + i
 		unix.CloseOnExec(fd)
 		in.Extra[name] = fd
 	}
 	return in, nil
+}
+
+// mostSockets bounds LISTEN_FDS, which is somebody else's to write.
+const mostSockets = 1 << 16
+
+// announced returns the names of the sockets that env announces to the process pid, and
+// those of the descriptors behind them.
+func announced(env map[string]string, pid int) (sockets, extra []string, err error) {
+	if env["LISTEN_FDS"] == "" || env["LISTEN_PID"] != strconv.Itoa(pid) {
+		return nil, nil, nil
+	}
+	n, err := strconv.Atoi(env["LISTEN_FDS"])
+	if err != nil || n < 0 || n > mostSockets {
+		return nil, nil, fmt.Errorf("LISTEN_FDS=%q is no number of descriptors", env["LISTEN_FDS"])
+	}
+	sockets = split(env["LISTEN_FDNAMES"])
+	for len(sockets) < n {
+		sockets = append(sockets, "unknown") // sd_listen_fds_with_names(3) calls it so
+	}
+	return sockets[:n], split(env[ipc.EnvFDNames]), nil
 }
 
 func split(names string) []string {

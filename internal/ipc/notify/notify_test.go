@@ -148,3 +148,16 @@ func FuzzGet(f *testing.F) {
 		}
 	})
 }
+
+// FuzzControl reads what came with a message: at most one sender, and descriptors, however
+// the bytes lie.
+func FuzzControl(f *testing.F) {
+	f.Add(unix.UnixCredentials(&unix.Ucred{Pid: 7}))
+	f.Add(append(unix.UnixRights(3, 4), unix.UnixCredentials(&unix.Ucred{Pid: 7})...))
+	f.Add(unix.UnixRights(1)[:17])
+	f.Fuzz(func(t *testing.T, oob []byte) {
+		if _, fds := control(oob); 4*len(fds) > len(oob) {
+			t.Errorf("%d descriptors in %d bytes", len(fds), len(oob))
+		}
+	})
+}

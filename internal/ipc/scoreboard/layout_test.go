@@ -210,3 +210,41 @@ func FuzzOpen(f *testing.F) {
 		b.Totals()
 	})
 }
+
+// FuzzTicket: no text makes a process attach to a row that was not claimed for it.
+func FuzzTicket(f *testing.F) {
+	f.Add("0.1")
+	f.Add("1.18446744073709551616")
+	f.Add(".")
+	f.Add("+0.1")
+	whole := image(f, 2)
+	f.Fuzz(func(t *testing.T, ticket string) {
+		fd := file(t, whole, fixedSize)
+		defer unix.Close(fd)
+		b, err := Open(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		claimed, err := b.Claim(Holder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.Attach(ticket)
+		if err == nil && r == claimed && !sameTicket(ticket, claimed.Ticket()) {
+			t.Errorf("%q attached to the row of %q", ticket, claimed.Ticket())
+		}
+		if err != nil && !strings.Contains(err.Error(), "ticket") {
+			t.Error(err)
+		}
+	})
+}
+
+// sameTicket compares by value: zeros may lead.
+func sameTicket(a, b string) bool {
+	strip := func(s string) string {
+		row, serial, _ := strings.Cut(s, ".")
+		return strings.TrimLeft(row, "0") + "." + strings.TrimLeft(serial, "0")
+	}
+	return strip(a) == strip(b)
+}
