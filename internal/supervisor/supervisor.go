@@ -50,6 +50,7 @@ type Supervisor struct {
 	queued    []queuedReload  // for when it has ended
 	sampleAt  time.Duration   // when to look at the counters again
 	rates     rates
+	oom       oomKills
 	everReady bool // some worker of this service has been ready
 	announced bool
 	stopping  stopMode
@@ -198,6 +199,7 @@ func (s *Supervisor) onTimer() {
 	if now >= s.sampleAt {
 		s.sampleAt = now + sampleEvery
 		s.rates.take(now, s.byPID)
+		s.oom.sample()
 		s.shared.board.Heartbeat().Mark()
 		s.checkStuck()
 	}
