@@ -42,6 +42,7 @@ func (s *Supervisor) start(sl *poolSlot) {
 	sl.begun = true
 	w.row.SetPID(proc.PID)
 	s.byPID[proc.PID] = w
+	s.oom.started(w)
 	s.log.Info("worker started", "slot", sl.index, "pid", proc.PID)
 	go func() { // ends when the process has
 		<-proc.Done()
@@ -84,6 +85,7 @@ func (s *Supervisor) apply(w *worker, e slot.Event) {
 		w.proc.Signal(stopSignal(w.reason))
 	case slot.Kill:
 		s.log.Warn("worker killed", "slot", w.slot.index, "pid", w.proc.PID, "state", before, "reason", w.reason)
+		w.killed = true
 		w.proc.Signal(syscall.SIGKILL)
 	case slot.Settle:
 		s.settle(w)
@@ -164,18 +166,23 @@ func (s *Supervisor) settle(w *worker) {
 	<-w.proc.Done()
 	delete(s.byPID, w.proc.PID)
 	w.slot.worker = nil
+	w.exit = w.proc.Exit()
+	w.exit.OOM = s.oom.ended(w)
 	if w.state == slot.Failed {
 		w.reason = slot.Crash
+		if w.exit.OOM {
+			w.reason = slot.Memory
+		}
 	}
-	w.slot.lastExit = w.proc.Exit().String()
+	w.slot.lastExit = w.exit.String()
 	s.part(w)
 	if w.reason.Charged() {
 		s.log.Error("worker died", "slot", w.slot.index, "pid", w.proc.PID,
-			"reason", w.reason, "exit", w.proc.Exit().String(), "served", w.served(s.now()).Round(time.Millisecond))
-		s.emitWorker(w, "crash", w.reason.String()+": "+w.proc.Exit().String())
+			"reason", w.reason, "exit", w.exit.String(), "served", w.served(s.now()).Round(time.Millisecond))
+		s.emitWorker(w, "crash", w.reason.String()+": "+w.exit.String())
 	} else {
-		s.log.Info("worker left", "slot", w.slot.index, "pid", w.proc.PID, "exit", w.proc.Exit().String())
-		s.emitWorker(w, "left", w.proc.Exit().String())
+		s.log.Info("worker left", "slot", w.slot.index, "pid", w.proc.PID, "exit", w.exit.String())
+		s.emitWorker(w, "left", w.exit.String())
 	}
 	s.ends(w, w.reason)
 }
@@ -229,10 +236,10 @@ func (w *worker) why() string {
 		return w.failure.Error()
 	case w.startErr != nil:
 		return w.startErr.Error()
-	case w.reason.Charged() && w.reason != slot.Crash:
-		return w.reason.String() + ", " + w.proc.Exit().String() + quote(w.tail.lines)
+	case w.reason.Charged() && w.reason != slot.Crash && w.reason != slot.Memory: // its end came of that
+		return w.reason.String() + ", " + w.exit.String() + quote(w.tail.lines)
 	}
-	return "worker ended: " + w.proc.Exit().String() + w.lastStatus() + quote(w.tail.lines)
+	return "worker ended: " + w.exit.String() + w.lastStatus() + quote(w.tail.lines)
 }
 
 // onMessage carries out what a worker says of itself.

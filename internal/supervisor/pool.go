@@ -61,6 +61,8 @@ type worker struct {
 	started  time.Duration
 	ready    time.Duration // when it became ready; 0: never
 	deadline time.Duration // of its state's clock; 0: none
+	killed   bool          // we sent KILL
+	exit     process.Exit  // once it has been settled
 	status   string        // its own last STATUS=
 	failure  *ipc.Failure  // its own X_PREFORKD_FAILURE=
 	startErr error         // why there is no process

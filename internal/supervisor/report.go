@@ -44,12 +44,15 @@ func (s *Supervisor) bootFailed(w *worker) {
 			What: fmt.Sprintf("worker not ready within timeouts.boot (%v)%s%s", w.slot.pool.clocks.boot, w.lastStatus(), quote(w.tail.lines)),
 		}
 	default:
-		how := "could not be started"
+		how, try := "could not be started", "run "+w.slot.pool.path+" with the same settings, or see the log"
 		if w.proc != nil {
-			how = w.proc.Exit().String()
+			how = w.exit.String()
+		}
+		if w.reason == slot.Memory {
+			try = "raise the memory limit of this service, or set workers to fewer"
 		}
 		s.bootErr = &ipc.Failure{
-			Exit: ipc.ExitBoot, Try: "run " + w.slot.pool.path + " with the same settings, or see the log",
+			Exit: ipc.ExitBoot, Try: try,
 			What: fmt.Sprintf("worker ended before it was ready: %s%s%s", how, w.lastStatus(), quote(w.tail.lines)),
 		}
 	}

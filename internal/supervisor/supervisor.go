@@ -51,6 +51,7 @@ type Supervisor struct {
 	queued    []queued        // for when it has ended
 	sampleAt  time.Duration   // when to look at the counters again
 	rates     rates
+	oom       oomKills
 	everReady bool // some worker of this service has been ready
 	announced bool
 	stopping  stopMode
@@ -199,6 +200,7 @@ func (s *Supervisor) onTimer() {
 	if now >= s.sampleAt {
 		s.sampleAt = now + sampleEvery
 		s.rates.take(now, s.byPID)
+		s.oom.sample()
 		s.shared.board.Heartbeat().Mark()
 		s.checkStuck()
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ type Options struct {
 	Bare    bool     // listeners and workers are the configuration file's affair
 	Cache   string   // empty: one for all tests
 	Admin   string   // path of the admin socket; empty: off
+	Wrap    []string // a program that runs the command line after its own arguments
 }
 
 // Command returns the command line that o stands for.
@@ -85,7 +87,8 @@ func (o Options) Command(t testing.TB) *exec.Cmd {
 	for _, s := range o.Set {
 		args = append(args, "--set", s)
 	}
-	cmd := exec.Command(filepath.Join(Programs(t), "preforkd"), args...)
+	args = slices.Concat(o.Wrap, []string{filepath.Join(Programs(t), "preforkd")}, args)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0")
 	cmd.Env = append(cmd.Env, o.Env...)
 	return cmd

@@ -42,11 +42,23 @@ type Process struct {
 }
 
 // Exit is how a process ended.
-type Exit struct{ Status syscall.WaitStatus }
+type Exit struct {
+	Status syscall.WaitStatus
+	// OOM says that the kernel killed it for want of memory. wait4(2) does not tell; the
+	// caller may find out and set it.
+	OOM bool
+}
 
-// String describes the end in words, as "killed by signal 9 (killed)".
+// Killed tells whether KILL ended the process, whoever sent it.
+func (e Exit) Killed() bool { return e.Status.Signaled() && e.Status.Signal() == syscall.SIGKILL }
+
+// String describes the end in words, as "killed by signal 11 (segmentation fault)".
 func (e Exit) String() string {
 	switch {
+	case e.Killed() && e.OOM:
+		return "killed by signal 9; the memory cgroup counts an OOM kill"
+	case e.Killed(): // its name says nothing more
+		return "killed by signal 9"
 	case e.Status.Signaled() && e.Status.CoreDump():
 		return fmt.Sprintf("killed by signal %d (%v), core dumped", e.Status.Signal(), e.Status.Signal())
 	case e.Status.Signaled():
@@ -148,7 +160,7 @@ func (p *Process) reap(options int) bool {
 		pid, err := syscall.Wait4(p.PID, &status, syscall.WNOHANG, nil)
 		if pid == p.PID || (err != nil && err != syscall.EINTR) {
 			p.reaped = true
-			p.exit = Exit{status}
+			p.exit = Exit{Status: status}
 			p.mu.Unlock()
 			return true
 		}

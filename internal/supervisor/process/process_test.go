@@ -78,8 +78,27 @@ func TestKilled(t *testing.T) {
 	<-s.line
 	s.Signal(syscall.SIGKILL)
 	s.output(t)
-	if s.Exit().String() != "killed by signal 9 (killed)" {
+	if s.Exit().String() != "killed by signal 9" {
 		t.Error(s.Exit())
+	}
+}
+
+func TestExitInWords(t *testing.T) {
+	for _, c := range []struct {
+		exit Exit
+		want string
+	}{
+		{Exit{Status: 0}, "exit status 0"},
+		{Exit{Status: 7 << 8}, "exit status 7"},
+		{Exit{Status: 137 << 8, OOM: true}, "exit status 137"}, // it was not it that was killed
+		{Exit{Status: 9}, "killed by signal 9"},
+		{Exit{Status: 9, OOM: true}, "killed by signal 9; the memory cgroup counts an OOM kill"},
+		{Exit{Status: 11 | 0x80}, "killed by signal 11 (segmentation fault), core dumped"},
+		{Exit{Status: 6}, "killed by signal 6 (aborted)"},
+	} {
+		if got := c.exit.String(); got != c.want {
+			t.Errorf("%#x, %v: %q, want %q", uint32(c.exit.Status), c.exit.OOM, got, c.want)
+		}
 	}
 }
 

@@ -103,12 +103,13 @@ const (
 	Hung                  // its heartbeat stopped
 	Overdue               // its drain took too long
 	Stuck                 // a call into native code outlasted the request clock
+	Memory                // the kernel killed it for want of memory
 )
 
-var reasonNames = [...]string{"asked", "crash", "boot clock", "heartbeat clock", "drain clock", "request clock"}
+var reasonNames = [...]string{"asked", "crash", "boot clock", "heartbeat clock", "drain clock", "request clock", "memory"}
 
 // String returns the reason as operators read it.
 func (r Reason) String() string { return reasonNames[r] }
 
 // Charged tells whether the reason counts against the crash budget of its slot.
-func (r Reason) Charged() bool { return r == Crash || r == Boot || r == Hung || r == Stuck }
+func (r Reason) Charged() bool { return r != Asked && r != Overdue }
