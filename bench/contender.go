@@ -57,15 +57,16 @@ const workersEach = 2
 
 // stage is a contender that runs.
 type stage struct {
-	l        *lab
-	c        *contender
-	dir      string
-	port     int
-	server   *proc.Proc
-	settings string                       // more of preforkd's configuration
-	onLine   func(line string, at *stage) // of progress of preforkd's reload
-	patience time.Duration                // of pm2 with a worker that is not ready; 0: its default
-	inside   int                          // connections that its canary had when it was struck
+	l          *lab
+	c          *contender
+	dir        string
+	port       int
+	server     *proc.Proc
+	settings   string                       // more of preforkd's configuration
+	onLine     func(line string, at *stage) // of progress of preforkd's reload; what a version does then
+	onProgress func(line string)            // the same, to take the time
+	patience   time.Duration                // of pm2 with a worker that is not ready; 0: its default
+	inside     int                          // connections that its canary had when it was struck
 }
 
 // begin starts s, of which contender and settings are given, in a folder of its own and

@@ -183,6 +183,9 @@ func reloadOurs(ctx context.Context, s *stage) (said string, exit int, err error
 	}
 	for lines := bufio.NewScanner(progress); lines.Scan(); {
 		line := lines.Text()
+		if s.onProgress != nil {
+			s.onProgress(line)
+		}
 		if s.onLine != nil {
 			s.onLine(line, s)
 		}

@@ -15,9 +15,9 @@ const (
 	columnGap   = 14
 	topOfRate   = 66
 	rateHigh    = 96
-	topOfDelay  = 190
+	topOfDelay  = 196
 	delayHigh   = 130
-	pictureHigh = 372
+	pictureHigh = 376
 
 	leastDelay = 0.1   // ms, the bottom of the second chart
 	mostDelay  = 20000 // ms, its top
@@ -97,7 +97,7 @@ func (c *chart) draw(labels bool) {
 	w := c.w
 	text(c.Builder, c.left, 44, "start", "name", w.Contender)
 	text(c.Builder, c.left, 59, "start", "", fmt.Sprintf("%d failed, %d connections closed", w.Failed.Total(), w.Closed))
-	for _, rate := range []float64{0, 500, 1000} {
+	for _, rate := range []float64{0, slowRate / 2, slowRate} {
 		c.line("grid", c.left, rateY(rate), c.left+c.wide, rateY(rate))
 		if labels {
 			text(c.Builder, c.left-6, rateY(rate)+4, "end", "", fmt.Sprintf("%.0f/s", rate))
@@ -113,8 +113,8 @@ func (c *chart) draw(labels bool) {
 		}
 	}
 	if labels {
-		text(c.Builder, c.left+3, topOfRate+rateHigh+13, "start", "", "answers, and failures in red")
-		text(c.Builder, c.left+3, topOfDelay+delayHigh+28, "start", "", "longest latency")
+		text(c.Builder, c.left, topOfRate+rateHigh+12, "start", "", "↑ answers a second (failures: red)")
+		text(c.Builder, c.left, topOfDelay-5, "start", "", "↓ longest latency")
 	}
 	ended := c.x(w.Outcome.Took.Seconds())
 	for _, f := range []struct{ top, high float64 }{{topOfRate, rateHigh}, {topOfDelay, delayHigh}} {

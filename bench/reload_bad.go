@@ -27,7 +27,7 @@ const (
 	badThink = 5 * time.Millisecond
 	// badWait is how long a peer is given, which says nothing of its own, to replace its
 	// workers or not to. gunicorn ends a worker that hangs at boot after 30 s.
-	badWait = 6 * time.Second
+	badWait = 5 * time.Second
 )
 
 // reloadBad reloads into versions that do not work, while keep-alive clients send

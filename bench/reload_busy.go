@@ -37,8 +37,8 @@ const quickReload = "reload: {bake: 200ms, trial: 200ms}"
 func reloadBusy(ctx context.Context, l *lab) (*result, error) {
 	chosen, notes := l.chosenContenders(ctx)
 	kinds := []kind{
-		{"64 busy clients", 64, 0, of(&l.options, 50, 3), of(&l.options, 25, 2), 45 * time.Second},
-		{"2,000 connections", 2000, time.Second, of(&l.options, 40, 2), of(&l.options, 25, 1), 25 * time.Second},
+		{"64 busy clients", 64, 0, of(&l.options, 50, 3), of(&l.options, 25, 2), 20 * time.Second},
+		{"2,000 connections", 2000, time.Second, of(&l.options, 40, 2), of(&l.options, 25, 1), 12 * time.Second},
 	}
 	r := &result{Title: "Reloads under load: what clients notice"}
 	var raw []*storm
@@ -63,7 +63,7 @@ func reloadBusy(ctx context.Context, l *lab) (*result, error) {
 	r.Raw = raw
 	r.Notes = append(notes,
 		"64 clients send their next request as soon as they have an answer; each of 2,000 waits a second before it",
-		"peers are reloaded 25 times, or as often as fits into 45 s and 25 s",
+		"peers are reloaded 25 times, or as often as fits into 20 s and 12 s",
 		"preforkd: "+quickReload+"; its defaults, 2s and 1s, only make a reload longer")
 	return r, nil
 }

@@ -27,7 +27,7 @@ type watched struct {
 }
 
 const (
-	slowRate  = 1000 // requests a second
+	slowRate  = 500 // requests a second
 	slowConns = 64
 	binWidth  = 100 * time.Millisecond
 )
@@ -115,8 +115,10 @@ func (l *lab) watch(ctx context.Context, c *contender, round int) (*watched, err
 			return err
 		}
 		err = rest(ctx, c.pause+time.Second)
-		done = time.Now()
-		return err
+		if done = time.Now(); err != nil || round > 0 {
+			return err
+		}
+		return rest(ctx, time.Duration(after*float64(time.Second))-time.Since(asked)) // for the picture
 	})
 	if err != nil {
 		return nil, err
@@ -143,5 +145,5 @@ func (w *watched) measure(report *load.Report, warm time.Duration) {
 			failures = append(failures, f.At-warm)
 		}
 	}
-	w.Bins = bins(report.Trace, failures, w.Width, w.Reload.To)
+	w.Bins = bins(report.Trace, failures, w.Width, report.Elapsed)
 }

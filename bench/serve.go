@@ -87,7 +87,9 @@ func (s *served) table(chosen []peer) table {
 			digits(middle(func(v *visit) float64 { return micros(v.Report.Latency.P99) })),
 			digits(middle(clientCPU)), fmt.Sprintf("%.1f %%", middle(others)))
 	}
-	t.add("engine call", "", digits(median(s.engine())), "", "", "", "", "")
+	if len(s.Engine) > 0 {
+		t.add("engine call", "", digits(median(s.engine())), "", "", "", "", "")
+	}
 	return t
 }
 
