@@ -10,10 +10,10 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine test e2e soak fuzz bench lint fmt clean
+.PHONY: help run build engine test e2e soak fuzz bench bench-reload bench-picture lint fmt clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## serve the models in models/ on http://127.0.0.1:8000
 	@exec bin/preforkd serve -c configs/preforkd.yaml
@@ -44,6 +44,12 @@ fuzz: ## each fuzz target for FUZZTIME (default 10s)
 
 bench: build ## measure against peers on this machine; the table lands in bench/out/
 	$(GO) run ./bench $(BENCHFLAGS)
+
+bench-reload: build ## measure reloads against peers, and what they cost, about 12 minutes
+	$(GO) run ./bench --only reload,overhead --picture docs/img/reload.svg $(BENCHFLAGS)
+
+bench-picture: build ## draw docs/img/reload.svg again, about 3 minutes
+	$(GO) run ./bench --only reload-slow --rounds 1 --picture docs/img/reload.svg $(BENCHFLAGS)
 
 lint: ## go vet, staticcheck, gofumpt
 	$(GO) vet ./...

@@ -27,6 +27,8 @@ func TestGoals(t *testing.T) {
 			[]string{"c", "≤ 0 allocations", "0 allocations", "0–0", "PASS"},
 		},
 		{goal{Text: "d", AtMost: true, Limit: 40, Values: []float64{123.4}}, []string{"d", "≤ 40", "123", "123–123", "MISS"}},
+		{goal{Text: "f", Exact: true, Limit: 4, Values: []float64{4, 4}}, []string{"f", "= 4", "4", "4–4", "PASS"}},
+		{goal{Text: "g", Exact: true, Limit: 4, Values: []float64{3}}, []string{"g", "= 4", "3", "3–3", "MISS"}},
 		{goal{Text: "e", Limit: 1}, []string{"e", "≥ 1", "", "", "not measured"}},
 	} {
 		if got := c.g.judge().row(); !slices.Equal(got, c.want) {
@@ -85,13 +87,24 @@ func TestAnswersAreJudged(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
-	for _, args := range []string{"--only nothing", "--rounds 0", "--duration -1s", "stray"} {
+	for _, args := range []string{"--only nothing", "--rounds -1", "--duration -1s", "stray"} {
 		if err := run(t.Context(), append([]string{"--build=false"}, strings.Fields(args)...), new(strings.Builder), new(strings.Builder)); err == nil {
 			t.Errorf("%s is accepted", args)
 		}
 	}
-	if got, err := choose("start, serve"); err != nil || len(got) != 2 || got[0].name != "start" {
-		t.Errorf("%v, %v", got, err)
+	for list, want := range map[string]string{
+		"start, serve":     "start serve",
+		"":                 "serve start allocs",
+		"overhead, reload": "overhead reload-busy reload-slow reload-bad reload-tail",
+	} {
+		got, err := choose(list)
+		var chosen []string
+		for _, s := range got {
+			chosen = append(chosen, s.name)
+		}
+		if strings.Join(chosen, " ") != want || err != nil {
+			t.Errorf("%q chooses %v, %v", list, chosen, err)
+		}
 	}
 }
 

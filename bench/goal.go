@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -10,6 +11,7 @@ type goal struct {
 	Text    string    `json:"text"`
 	Limit   float64   `json:"limit"`
 	AtMost  bool      `json:"at_most"` // else at least
+	Exact   bool      `json:"exact"`   // else more or less than the limit is good, too
 	Unit    string    `json:"unit"`
 	Values  []float64 `json:"values"` // one a round; none: it was not measured
 	Median  float64   `json:"median"`
@@ -24,7 +26,7 @@ func (g goal) judge() goal {
 	}
 	g.Median = median(g.Values)
 	g.Verdict = "MISS"
-	if g.AtMost && g.Median <= g.Limit || !g.AtMost && g.Median >= g.Limit {
+	if good := cmp.Compare(g.Median, g.Limit); good == 0 || !g.Exact && (good < 0) == g.AtMost {
 		g.Verdict = "PASS"
 	}
 	return g
@@ -32,7 +34,10 @@ func (g goal) judge() goal {
 
 func (g goal) row() []string {
 	sign := "≥"
-	if g.AtMost {
+	switch {
+	case g.Exact:
+		sign = "="
+	case g.AtMost:
 		sign = "≤"
 	}
 	want := fmt.Sprintf("%s %s%s", sign, digits(g.Limit), g.Unit)

@@ -36,6 +36,8 @@ type options struct {
 	starts   int
 	only     string
 	peers    string
+	picture  string
+	short    bool
 	build    bool
 }
 
@@ -43,18 +45,20 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(progress)
-	f.IntVar(&o.rounds, "rounds", 5, "how often each peer is measured")
+	f.IntVar(&o.rounds, "rounds", 0, "how often each peer is measured; 0: as often as the scenario needs")
 	f.DurationVar(&o.duration, "duration", 4*time.Second, "how long each time")
 	f.DurationVar(&o.warmup, "warmup", time.Second, "load before that, which is not measured")
 	f.IntVar(&o.conns, "conns", 16, "keep-alive connections")
 	f.IntVar(&o.starts, "starts", 7, "starts of each kind that are timed")
-	f.StringVar(&o.only, "only", "", "scenarios, separated by commas; empty: all of "+strings.Join(names(), ", "))
-	f.StringVar(&o.peers, "peers", "", "peers of the scenario serve, separated by commas; empty: all")
+	f.StringVar(&o.only, "only", "", "scenarios, separated by commas, reload for all that begin so; empty: serve,start,allocs of "+strings.Join(names(), ", "))
+	f.StringVar(&o.peers, "peers", "", "peers, separated by commas; empty: all that are installed")
+	f.StringVar(&o.picture, "picture", "", "where reload-slow puts its picture; empty: bench/out/reload.svg")
+	f.BoolVar(&o.short, "short", false, "few and short measurements, to see that all works; the numbers mean nothing")
 	f.BoolVar(&o.build, "build", true, "run make build first")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 || o.rounds < 1 || o.starts < 1 || o.conns < 1 || o.duration <= 0 {
+	if f.NArg() > 0 || o.rounds < 0 || o.starts < 1 || o.conns < 1 || o.duration <= 0 {
 		return errors.New("there are no arguments besides flags, and numbers are positive; see --help")
 	}
 	chosen, err := choose(o.only)
@@ -81,18 +85,43 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	return nil
 }
 
-// choose returns the scenarios named in list.
-func choose(list string) ([]scenario, error) {
+// choose returns the scenarios named in list. A name stands for all that begin with it
+// and a hyphen, too.
+func choose(list string) (chosen []scenario, err error) {
 	if list == "" {
-		return scenarios, nil
+		return slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool { return s.apart }), nil
 	}
-	var chosen []scenario
 	for name := range strings.SplitSeq(list, ",") {
-		i := slices.Index(names(), strings.TrimSpace(name))
-		if i < 0 {
+		name = strings.TrimSpace(name)
+		found := false
+		for _, s := range scenarios {
+			if s.name == name || strings.HasPrefix(s.name, name+"-") {
+				chosen, found = append(chosen, s), true
+			}
+		}
+		if !found {
 			return nil, fmt.Errorf("no scenario is called %q; there are %s", name, strings.Join(names(), ", "))
 		}
-		chosen = append(chosen, scenarios[i])
 	}
 	return chosen, nil
+}
+
+// times returns how often to measure, where the command line does not say it: usual, or
+// once if it shall be short.
+func (o *options) times(usual int) int {
+	switch {
+	case o.rounds > 0:
+		return o.rounds
+	case o.short:
+		return 1
+	}
+	return usual
+}
+
+// of returns usual, or quick if it shall be short.
+func of[T any](o *options, usual, quick T) T {
+	if o.short {
+		return quick
+	}
+	return usual
 }

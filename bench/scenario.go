@@ -6,6 +6,7 @@ import "context"
 type scenario struct {
 	name  string // of --only and of the files in bench/out
 	about string
+	apart bool // only when it is named: it takes minutes
 	run   func(context.Context, *lab) (*result, error)
 }
 
@@ -14,9 +15,14 @@ var scenarios []scenario
 
 func init() { // not a literal: runners print the names of all
 	scenarios = []scenario{
-		{"serve", "throughput, latency and CPU time of POST /predict, against peers", serve},
-		{"start", "from start to ready, and the supervisor's memory", start},
-		{"allocs", "allocations of one request", allocs},
+		{"serve", "throughput, latency and CPU time of POST /predict, against peers", false, serve},
+		{"start", "from start to ready, and the supervisor's memory", false, start},
+		{"allocs", "allocations of one request", false, allocs},
+		{"reload-busy", "many reloads under busy clients, and under many connections: who notices", true, reloadBusy},
+		{"reload-slow", "a reload into a version that boots 6 s; draws the picture", true, reloadSlow},
+		{"reload-bad", "reloads into versions that do not work", true, reloadBad},
+		{"reload-tail", "p99 during reloads, at half the capacity", true, reloadTail},
+		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }
 

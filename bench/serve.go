@@ -27,15 +27,15 @@ func serve(ctx context.Context, l *lab) (*result, error) {
 	if err := l.buildPeer(ctx, "engine"); err != nil {
 		return nil, err
 	}
-	raw := &served{Conns: l.conns, Warmup: l.warmup, Duration: l.duration, Rounds: l.rounds, Versions: versions}
-	for round := range l.rounds {
+	raw := &served{Conns: l.conns, Warmup: l.warmup, Duration: l.duration, Rounds: l.times(5), Versions: versions}
+	for round := range raw.Rounds {
 		for i := range chosen {
 			p := chosen[(i+round)%len(chosen)]
 			v, err := l.visit(ctx, p, round)
 			if err != nil {
 				return nil, err
 			}
-			l.say("round %d of %d: %-14s %7.0f requests/s  %6.1f µs CPU a request  p99 %v", round+1, l.rounds, p.name,
+			l.say("round %d of %d: %-14s %7.0f requests/s  %6.1f µs CPU a request  p99 %v", round+1, raw.Rounds, p.name,
 				v.Report.Throughput(), micros(v.Server), v.Report.Latency.P99.Round(10*time.Microsecond))
 			raw.Visits = append(raw.Visits, v)
 		}
@@ -43,7 +43,7 @@ func serve(ctx context.Context, l *lab) (*result, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.say("round %d of %d: engine call %.2f µs CPU", round+1, l.rounds, e.micros())
+		l.say("round %d of %d: engine call %.2f µs CPU", round+1, raw.Rounds, e.micros())
 		raw.Engine = append(raw.Engine, e)
 	}
 	return &result{
@@ -87,7 +87,9 @@ func (s *served) table(chosen []peer) table {
 			digits(middle(func(v *visit) float64 { return micros(v.Report.Latency.P99) })),
 			digits(middle(clientCPU)), fmt.Sprintf("%.1f %%", middle(others)))
 	}
-	t.add("engine call", "", digits(median(s.engine())), "", "", "", "", "")
+	if len(s.Engine) > 0 {
+		t.add("engine call", "", digits(median(s.engine())), "", "", "", "", "")
+	}
 	return t
 }
 

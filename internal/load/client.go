@@ -46,6 +46,7 @@ type record struct {
 	statuses map[int]uint64
 	latency  Histogram
 	closes   Closes
+	trace    []Point
 	last     time.Duration // when its last measured request ended
 }
 

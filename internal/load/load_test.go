@@ -27,6 +27,27 @@ func TestClosedLoop(t *testing.T) {
 	}
 }
 
+// TestTrace: every measured answer is in it, in order, with what the histogram has of it.
+func TestTrace(t *testing.T) {
+	r := run(t, Options{Addr: serve(t, polite), Conns: 4, Keepalive: true, Requests: 200, Trace: true, Warmup: time.Millisecond})
+	if uint64(len(r.Trace)) != r.Answers || r.Answers != 200 {
+		t.Fatalf("%d points of %d answers", len(r.Trace), r.Answers)
+	}
+	longest := time.Duration(0)
+	for i, p := range r.Trace {
+		if p.Took <= 0 || p.At < p.Took || p.At > r.Elapsed || i > 0 && p.At < r.Trace[i-1].At {
+			t.Fatalf("point %d is %+v, the one before %+v", i, p, r.Trace[max(i-1, 0)])
+		}
+		longest = max(longest, p.Took)
+	}
+	if longest != r.Latency.Max {
+		t.Errorf("the longest is %v, in the trace %v", r.Latency.Max, longest)
+	}
+	if r := run(t, Options{Addr: serve(t, polite), Requests: 3}); len(r.Trace) != 0 {
+		t.Errorf("%d points that nobody asked for", len(r.Trace))
+	}
+}
+
 func TestConnectionPerRequest(t *testing.T) {
 	closes := make(chan bool, 20)
 	addr := serve(t, func(v *visit) {

@@ -55,6 +55,9 @@ type Options struct {
 	// body is valid until it returns. Clients call it concurrently.
 	Check func(status int, body []byte) error
 
+	// Trace keeps when each measured answer came and how long it took: 16 bytes each.
+	Trace bool
+
 	// KeepFailures is how many failures, and how many idle closes, the report lists, the
 	// first ones; 0: 1000, negative: none. All are counted.
 	KeepFailures int

@@ -156,6 +156,9 @@ func (c *client) answered(a *answer, at time.Duration, measured, replaced bool) 
 		c.rec.conn.MaxLatency = max(c.rec.conn.MaxLatency, now-at)
 		c.rec.statuses[a.status]++
 		c.rec.latency.Record(now - at)
+		if g.o.Trace {
+			c.rec.trace = append(c.rec.trace, Point{At: now - g.o.Warmup, Took: now - at})
+		}
 	} else {
 		c.rec.warm.Answers++
 	}

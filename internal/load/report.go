@@ -34,6 +34,7 @@ type Report struct {
 	Conns   []ConnReport   `json:"conns"`   // by id
 	First   []Failure      `json:"first"`   // the first failures, warm-up included
 	Closed  []IdleClose    `json:"closed"`  // the first connections that Closes.Idle counts
+	Trace   []Point        `json:"-"`       // of Options.Trace: answers in the order in which they came
 }
 
 // Closes counts how the service ended connections, apart from failed requests.
@@ -56,6 +57,12 @@ type Closes struct {
 type Warmup struct {
 	Answers  uint64 `json:"answers"`
 	Failures Counts `json:"failures"`
+}
+
+// Point is one measured answer.
+type Point struct {
+	At   time.Duration // when it was whole, from Report.Start
+	Took time.Duration // its latency
 }
 
 // WorkerReport is what one worker did. The empty name stands for failed dials, and for
@@ -167,6 +174,7 @@ func (g *Generator) report() *Report {
 	if g.arrivals != nil {
 		r.Queue = g.arrivals.finish(g.ends())
 	}
+	slices.SortFunc(r.Trace, func(a, b Point) int { return int(a.At - b.At) })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r.First = append(r.First, l.first...)
@@ -205,4 +213,5 @@ func (rec *record) addTo(r *Report) {
 	r.Closes.Unasked += rec.closes.Unasked
 	r.Histogram.Merge(&rec.latency)
 	r.Conns = append(r.Conns, rec.conn)
+	r.Trace = append(r.Trace, rec.trace...)
 }
