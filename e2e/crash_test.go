@@ -27,10 +27,12 @@ def notify(text):
 `+body)
 }
 
-// TestCrashesLeaveNothingBehind kills workers a hundred times: descriptors, threads and
-// children of the supervisor are as many as before, and no zombie is left.
+// TestCrashesLeaveNothingBehind kills workers a hundred times: the supervisor has as many
+// descriptors, threads, children and goroutines as before, and no zombie.
 func TestCrashesLeaveNothingBehind(t *testing.T) {
-	s := testkit.Start(t, testkit.Options{Set: []string{"worker.max_crashes=1000", "worker.max_backoff=1ms"}})
+	o := testkit.Options{Set: []string{"worker.max_crashes=1000", "worker.max_backoff=1ms"}}
+	fresh := goroutines(t, testkit.Start(t, o))
+	s := testkit.Start(t, o)
 	before := testkit.Descriptors(t, s.PID)
 	for i := range times(100, 500) {
 		n := s.Reports()
@@ -48,10 +50,30 @@ func TestCrashesLeaveNothingBehind(t *testing.T) {
 	if err != nil || len(threads) > 24 {
 		t.Errorf("%d threads, %v", len(threads), err)
 	}
-	s.Signal(syscall.SIGTERM)
-	if status := s.Wait(); status != 0 {
-		t.Errorf("exit status %d", status)
+	if got := goroutines(t, s); got > fresh {
+		t.Errorf("%d goroutines, a fresh supervisor has %d", got, fresh)
 	}
+}
+
+// goroutines ends a supervisor (ABRT), which prints the stacks of all that it has.
+func goroutines(t *testing.T, s *testkit.Service) (n int) {
+	t.Helper()
+	for _, pid := range s.Workers() { // a zombie has no executable
+		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil {
+			t.Errorf("child %d: %v", pid, err)
+		}
+	}
+	s.Signal(syscall.SIGABRT)
+	s.Wait()
+	for line := range strings.Lines(s.LogText()) {
+		if strings.HasPrefix(line, "goroutine ") && strings.HasSuffix(line, "]:\n") {
+			n++
+		}
+	}
+	if n == 0 {
+		t.Fatalf("no stacks in\n%s", s.LogText())
+	}
+	return n
 }
 
 // TestFailedSlotLeavesTheOthersServing uses up one slot's budget: the other serves on.

@@ -49,10 +49,7 @@ func (d *toll) bury(pid int, held []string) (owned int) {
 	d.t.Helper()
 	testkit.Gone(d.t, pid)
 	d.dead[pid] = true
-	alive := map[string]bool{}
-	for _, client := range testkit.Connections(d.t, d.address) {
-		alive[client] = true
-	}
+	alive := testkit.Connected(d.t, d.address)
 	for _, client := range held {
 		if !alive[client] {
 			d.owned[client]++

@@ -1,7 +1,6 @@
 package testkit
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -58,58 +57,88 @@ func Gone(t testing.TB, pid int) {
 	}
 }
 
-// Held returns the clients, by their addresses, of the TCP connections to address that pid
-// has a descriptor of. Their workers alone know who serves one; but nobody serves what he
-// has no descriptor of.
+// looks is how often a table of the kernel's is read at most. It is read in pieces, and what
+// lies behind a socket that comes or goes meanwhile may be passed over.
+const looks = 10
+
+// Held returns the clients, by their addresses, of the TCP connections to address that pid,
+// which is frozen, has a descriptor of. Who serves a connection only its worker knows; but
+// nobody serves one that he has no descriptor of.
 func Held(t testing.TB, pid int, address string) []string {
 	t.Helper()
-	sockets := Connections(t, address)
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var clients []string
+	missing := map[string]bool{} // sockets of pid of which nothing is known yet
 	for _, link := range links {
-		name, err := os.Readlink(link)
-		if err != nil {
-			continue // closed meanwhile
+		if name, err := os.Readlink(link); err == nil {
+			if inode, ok := strings.CutPrefix(name, "socket:["); ok {
+				missing[strings.TrimSuffix(inode, "]")] = true
+			}
 		}
-		inode, ok := strings.CutPrefix(name, "socket:[")
-		if client := sockets[strings.TrimSuffix(inode, "]")]; ok && client != "" {
-			clients = append(clients, client)
+	}
+	var clients []string
+	for range looks {
+		for _, c := range connections(t) {
+			if missing[c.inode] && c.state == established && c.server == address {
+				clients = append(clients, c.client)
+			}
+			delete(missing, c.inode)
+		}
+		for _, line := range table(t, "unix") { // Num: RefCount Protocol Flags Type St Inode Path
+			if f := strings.Fields(line); len(f) > 6 {
+				delete(missing, f[6])
+			}
+		}
+		if len(missing) == 0 {
+			break
 		}
 	}
 	slices.Sort(clients)
-	return slices.Compact(clients) // a process may have several descriptors of one
+	return slices.Compact(clients)
 }
 
-// established is TCP_ESTABLISHED, as in /proc/net/tcp (proc_net(5)).
+// Connected returns which clients have an established TCP connection to address that some
+// process has accepted, or that waits in a handoff queue.
+func Connected(t testing.TB, address string) map[string]bool {
+	t.Helper()
+	clients := map[string]bool{}
+	for range 3 {
+		for _, c := range connections(t) {
+			if c.state == established && c.server == address && c.inode != "0" {
+				clients[c.client] = true
+			}
+		}
+	}
+	return clients
+}
+
+// connection is a TCP socket as /proc/net/tcp shows it (proc_net(5)).
+type connection struct{ server, client, state, inode string }
+
+// established is TCP_ESTABLISHED.
 const established = "01"
 
-// Connections returns the clients of the service's ends of all established TCP connections
-// to address, by the inode number of the socket. A socket that nobody has a descriptor of
-// any more is not among them.
-func Connections(t testing.TB, address string) map[string]string {
+func connections(t testing.TB) (all []connection) {
 	t.Helper()
-	file, err := os.Open("/proc/net/tcp")
+	for _, line := range table(t, "tcp") {
+		// sl local_address rem_address st queues timer retrnsmt uid timeout inode ...
+		if f := strings.Fields(line); len(f) > 9 {
+			all = append(all, connection{endpoint(f[1]), endpoint(f[2]), f[3], f[9]})
+		}
+	}
+	return all
+}
+
+// table returns the lines of a file of /proc/net.
+func table(t testing.TB, name string) []string {
+	t.Helper()
+	data, err := os.ReadFile("/proc/net/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	clients := map[string]string{}
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		// sl local_address rem_address st queues timer retrnsmt uid timeout inode …
-		f := strings.Fields(lines.Text())
-		if len(f) < 10 || f[3] != established || f[9] == "0" || endpoint(f[1]) != address {
-			continue
-		}
-		clients[f[9]] = endpoint(f[2])
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return clients
+	return strings.Split(string(data), "\n")
 }
 
 // endpoint reads an address as /proc/net/tcp has it, 0100007F:1F90: the four bytes as one
