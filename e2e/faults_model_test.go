@@ -88,7 +88,7 @@ func rounds() []byte {
 		operator("ReduceMax", "times", "n"), loop)
 }
 
-// stubborn compares every two of k boxes in one operator, which nothing stops: for a
+// stubborn compares every two of k boxes in one operator, which nothing stops: for two
 // hundred thousand that takes many seconds. It takes boxes, [1,k,4], and scores,
 // [1,1,k], and gives y, how many boxes are left.
 func stubborn() []byte {
