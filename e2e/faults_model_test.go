@@ -33,22 +33,70 @@ func tensorOf(name string, elem, dim int64) []byte {
 const (
 	onnxFloat = 1
 	onnxInt64 = 7
+	onnxBool  = 9
 )
 
-func onnxModel(nodes ...[]byte) []byte {
+// floatOf is a constant with one element and so many dimensions.
+func floatOf(name string, dims int, v float32) []byte {
+	var b []byte
+	for range dims {
+		b = field(b, 1, 1)
+	}
+	return part(part(field(b, 2, onnxFloat), 8, []byte(name)), 9, binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
+}
+
+// intOf is a constant of shape [1].
+func intOf(name string, v uint64) []byte {
+	return part(part(field(field(nil, 1, 1), 2, onnxInt64), 8, []byte(name)), 9, binary.LittleEndian.AppendUint64(nil, v))
+}
+
+func graphOf(consts, inputs [][]byte, output []byte, nodes ...[]byte) []byte {
 	var g []byte
 	for _, n := range nodes {
 		g = part(g, 1, n)
 	}
-	one := field(field(field(nil, 1, 1), 1, 1), 2, onnxFloat) // shape [1,1]
-	one = part(part(one, 8, []byte("one")), 9, binary.LittleEndian.AppendUint32(nil, math.Float32bits(1)))
-	shape := part(part(field(field(nil, 1, 1), 2, onnxInt64), 8, []byte("flat")), 9, binary.LittleEndian.AppendUint64(nil, 1))
-	small := part(part(field(field(nil, 1, 1), 2, onnxInt64), 8, []byte("small")), 9, binary.LittleEndian.AppendUint64(nil, 2))
-	g = part(g, 2, []byte("square"))
-	g = part(part(part(g, 5, one), 5, shape), 5, small)
-	g = part(part(g, 11, tensorOf("n", onnxInt64, 2)), 12, tensorOf("y", onnxFloat, 1))
-	m := part(field(nil, 1, 7), 7, g)
+	g = part(g, 2, []byte("test"))
+	for _, c := range consts {
+		g = part(g, 5, c)
+	}
+	for _, i := range inputs {
+		g = part(g, 11, i)
+	}
+	m := part(field(nil, 1, 7), 7, part(g, 12, output))
 	return part(m, 8, field(nil, 2, 13)) // opset 13
+}
+
+func onnxModel(nodes ...[]byte) []byte {
+	return graphOf([][]byte{floatOf("one", 2, 1), intOf("flat", 1), intOf("small", 2)},
+		[][]byte{tensorOf("n", onnxInt64, 2)}, tensorOf("y", onnxFloat, 1), nodes...)
+}
+
+// rounds goes round n times, through two operators each: a run that can be stopped.
+func rounds() []byte {
+	scalar := func(name string, elem int64) []byte {
+		return part(part(nil, 1, []byte(name)), 2, part(nil, 1, part(field(nil, 1, elem), 2, nil)))
+	}
+	body := part(nil, 1, operator("Identity", "again", "go"))
+	body = part(part(body, 1, operator("Mul", "next", "was", "one")), 2, []byte("body"))
+	for _, in := range [][]byte{scalar("i", onnxInt64), scalar("go", onnxBool), tensorOf("was", onnxFloat, 1)} {
+		body = part(body, 11, in)
+	}
+	body = part(part(body, 12, scalar("again", onnxBool)), 12, tensorOf("next", onnxFloat, 1))
+	loop := operator("Loop", "y", "times", "", "one")
+	loop = part(loop, 5, part(field(part(nil, 1, []byte("body")), 20, 5), 6, body)) // 5: a graph
+	return graphOf([][]byte{floatOf("one", 1, 1)}, [][]byte{tensorOf("n", onnxInt64, 2)}, tensorOf("y", onnxFloat, 1),
+		operator("ReduceMax", "times", "n"), loop)
+}
+
+// stubborn compares every two of k boxes in one operator, which nothing stops: for two
+// hundred thousand that takes many seconds. It takes boxes, [1,k,4], and scores,
+// [1,1,k], and gives y, how many boxes are left.
+func stubborn() []byte {
+	return graphOf([][]byte{floatOf("zero", 3, 0), floatOf("overlap", 1, 0.5), intOf("most", 1<<40), intOf("flat", 1)},
+		[][]byte{tensorOf("boxes", onnxInt64, 3), tensorOf("scores", onnxInt64, 3)}, tensorOf("y", onnxInt64, 1),
+		operator("Expand", "b", "zero", "boxes"), operator("Expand", "s", "zero", "scores"),
+		operator("NonMaxSuppression", "left", "b", "s", "most", "overlap"), operator("Shape", "counts", "left"),
+		operator("ReduceMax", "max", "counts"), operator("Reshape", "y", "max", "flat"))
 }
 
 // product multiplies an n by n matrix of ones with itself: 2n³ operations, or no memory.

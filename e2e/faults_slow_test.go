@@ -113,32 +113,3 @@ func TestErrorsInTheTrial(t *testing.T) {
 	}
 	f.noticed(report, clients, 500)
 }
-
-// TestRequestClock has a worker run one inference for longer than twice the request
-// clock: it is replaced, and its other connections move to where they are answered.
-func TestRequestClock(t *testing.T) {
-	f := begin(t, testkit.Options{}, "timeouts: {request: 500ms}\n")
-	all := visit(t, 64, "tcp", strings.TrimPrefix(f.URL, "http://"))
-	stuck := all[0]
-	worker := stuck.pid()
-	n := f.Reports()
-	lost := make(chan error, 1)
-	go func() { lost <- stuck.ask(ofSquare(11000)) }()
-	n = f.AwaitAfter(n, "STATUS=1 of 2 workers ready")
-	f.AwaitAfter(n, "STATUS=2 of 2 workers ready")
-	if err := <-lost; err == nil {
-		t.Error("the long request was answered")
-	}
-	if failed := asked(t, all[1:]); failed > 0 {
-		t.Errorf("%d other connections failed", failed)
-	}
-	for _, v := range all[1:] {
-		if v.pid() == worker {
-			t.Fatalf("worker %d still answers", worker)
-		}
-	}
-	text := f.LogText()
-	if !strings.Contains(text, "clock=timeouts.request") {
-		t.Error("the log does not name the clock")
-	}
-}

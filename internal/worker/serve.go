@@ -95,8 +95,7 @@ func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
 	err := w.shutDown(ctx)
 	close(done)
 	if err != nil {
-		w.log.Warn("drain given up", "requests", w.row.InFlight.Load(), "connections", w.conns.Open(),
-			"took", time.Since(start).Round(time.Millisecond), "clock", "timeouts.drain", "limit", w.cfg.Timeouts.Drain.String())
+		w.log.Warn("drain given up", "requests", w.conns.Counts().Busy, "took", time.Since(start).Round(time.Millisecond), "clock", "timeouts.drain", "limit", w.cfg.Timeouts.Drain.String())
 	}
 	return nil
 }

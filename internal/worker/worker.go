@@ -183,8 +183,8 @@ func (w *worker) load() error {
 	return err
 }
 
-// listen makes the HTTP server and its listeners.
-func (w *worker) listen(sockets []*activation.Socket, version string) error {
+// handle makes what answers requests.
+func (w *worker) handle(version string) {
 	header := ""
 	if w.cfg.HTTP.WorkerHeader {
 		header = w.String()
@@ -202,6 +202,11 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		Log:            w.log,
 		Ready:          func() bool { return !w.leaving.Load() },
 	})
+}
+
+// listen makes the HTTP server and its listeners.
+func (w *worker) listen(sockets []*activation.Socket, version string) error {
+	w.handle(version)
 	w.server = w.api.Server(api.ServerOptions{
 		MaxBody:        int(w.cfg.HTTP.MaxBody),
 		HeaderTimeout:  w.cfg.HTTP.HeaderTimeout,

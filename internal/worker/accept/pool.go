@@ -61,6 +61,7 @@ func NewPool(o Options) *Pool {
 // Counts are a pool's gauges and counters.
 type Counts struct {
 	Open, Idle int    // connections held now; those of them between requests
+	Busy       int    // those of them in a request
 	Moved      uint64 // given away
 	Adopted    uint64 // taken from other workers
 	Reclaimed  uint64 // taken back because no worker took them
@@ -72,8 +73,11 @@ func (p *Pool) Counts() Counts {
 	defer p.mu.Unlock()
 	c := Counts{Open: len(p.conns), Moved: p.moved.Load(), Adopted: p.adopted.Load(), Reclaimed: p.reclaimed.Load()}
 	for conn := range p.conns {
-		if conn.state.Load() == between {
+		switch conn.state.Load() {
+		case between:
 			c.Idle++
+		case busy:
+			c.Busy++
 		}
 	}
 	return c

@@ -90,10 +90,11 @@ func lateError(model string, limit time.Duration) error {
 // How Watch divides time. It looks often enough to be late by an eighth of the limit at
 // most, and after a run that it has told to stop.
 const (
-	shortestLook = time.Millisecond
-	longestLook  = time.Second
-	urgentLook   = 50 * time.Millisecond // while a call is overdue
-	longestGrace = 100 * time.Millisecond
+	shortestLook  = time.Millisecond
+	longestLook   = time.Second
+	urgentLook    = 50 * time.Millisecond  // while a call is overdue
+	shortestGrace = 5 * time.Millisecond   // for the operator under way: an eighth of the limit,
+	longestGrace  = 250 * time.Millisecond // but not less and not more than these
 )
 
 // Watch is the request clock of runs, which are calls into native code that nobody can
@@ -172,7 +173,7 @@ func (a *API) press(c *call) (left time.Duration, stuck bool) {
 		return urgentLook, true
 	}
 	if c.stop != nil {
-		grace := min(max(a.RequestTimeout/16, shortestLook), longestGrace)
+		grace := min(max(a.RequestTimeout/8, shortestGrace), longestGrace)
 		if left := grace - time.Since(c.noticed); left > 0 {
 			return left, false
 		}

@@ -254,8 +254,11 @@ func TestStubbornRun(t *testing.T) {
 				t.Errorf("another: %d %s", status, body)
 			}
 			c.late(t, true)
-			if n := st.pool.Open(); n != 1 || st.permits.InUse() != 1 {
-				t.Errorf("%d connections open, %d permits in use", n, st.permits.InUse())
+			for st.pool.Open() > 1 {
+				time.Sleep(time.Millisecond)
+			}
+			if st.permits.InUse() != 1 {
+				t.Errorf("%d permits in use", st.permits.InUse())
 			}
 			other.send(t, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 			if status, _, _ := other.answer(t); status != 200 {
