@@ -57,8 +57,10 @@ func (s *Supervisor) launch(w *worker) (*process.Process, error) {
 	if err := s.join(w); err != nil {
 		return nil, err
 	}
+	programs := w.slot.pool.gen.programs
 	proc, err := process.Start(process.Spec{
 		Path: w.slot.pool.path, Args: w.slot.pool.command, Env: s.workerEnv(w), Descriptors: s.descriptors(w),
+		Executable: programs.worker, ByName: !programs.own,
 		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd, Batch: true},
 		Line:   func(line string) { s.line(w, line) },
 	})
