@@ -114,12 +114,13 @@ func (s *Supervisor) read(old *generation, number uint64) (*generation, []string
 	if err != nil {
 		return nil, nil, err
 	}
-	return next, differences(old, next), nil
+	return next, differences(s.cfg, old, next), nil
 }
 
-// differences says what a reload changes.
-func differences(old, next *generation) []string {
-	lines := config.Differences(*old.cfg, *next.cfg)
+// differences says what a reload changes in a service that was started with the
+// settings in started.
+func differences(started *config.Config, old, next *generation) []string {
+	lines := config.Differences(*started, *old.cfg, *next.cfg)
 	was := map[string]ipc.ModelFile{}
 	for _, m := range old.models {
 		was[m.Name] = m
@@ -288,6 +289,7 @@ func (s *Supervisor) takeAway(op *operation, a rollout.Action) {
 // commit puts the next generation in charge.
 func (s *Supervisor) commit(op *operation) {
 	s.gen = op.next
+	s.level.Set(levelOf(op.next.cfg.Log))
 	s.shared.board.Committed().Store(op.next.number)
 	s.shared.board.Taker().Store(op.next.number)
 	s.log.Info("reload committed", "generation", op.next.number, "took", (s.now() - op.began).Round(time.Millisecond))

@@ -34,6 +34,7 @@ type Supervisor struct {
 	cfg    *config.Config
 	log    *slog.Logger
 	logs   *logFile
+	level  slog.LevelVar // of log
 	origin time.Time // of the durations that package slot counts in
 
 	ctx      context.Context // of everything that the loop starts; ends with the loop
