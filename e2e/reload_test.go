@@ -302,3 +302,24 @@ func TestCommandsWithoutService(t *testing.T) {
 		}
 	}
 }
+
+// TestReloadOfTheLog: the level changes at the commit; what holds from the start says so, in
+// every reload.
+func TestReloadOfTheLog(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{Config: "log: {level: info}\n"})
+	write(t, s.Config, "log: {level: debug, format: json}\n")
+	if out, code := command(t, socket, "reload", "--dry-run"); code != 0 || !strings.Contains(out, "log.level: info -> debug\n") {
+		t.Errorf("%d: %s", code, out)
+	}
+	if text := s.LogText(); strings.Contains(text, "level=DEBUG") {
+		t.Errorf("a rehearsal changed the level:\n%s", text)
+	}
+	for range 2 {
+		if out, code := command(t, socket, "reload"); code != 0 || !strings.Contains(out, "log.format: text -> json (takes effect at the next start)\n") {
+			t.Errorf("%d: %s", code, out)
+		}
+	}
+	if text := s.LogText(); !strings.Contains(text, "level=DEBUG msg=reload action=") {
+		t.Errorf("%s", text)
+	}
+}

@@ -8,6 +8,7 @@
 //	yaml:"boot"         the key; sections nest, so this is timeouts.boot, PREFORKD_TIMEOUTS_BOOT
 //	default:"120s"      as an operator would write it; lists by commas
 //	check:"1ms..24h"    what is allowed, alternatives joined by |, ranges inclusive; or nonempty
+//	holds:"start"       a reload does not change it; it takes effect when the service starts
 //	secret:"true"       a string that is never written inline: it is read from the file that
 //	                    <key>_file names, or from $CREDENTIALS_DIRECTORY/<key>
 //

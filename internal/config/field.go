@@ -19,6 +19,7 @@ type spec struct {
 	def      string // the default, as text
 	allowed  []allowed
 	nonempty bool
+	atStart  bool // it holds from the start of the service
 	use      use
 }
 
@@ -44,7 +45,7 @@ func fieldsOf(t reflect.Type) []field {
 		if name == "" || name == "-" || !f.IsExported() {
 			continue
 		}
-		s := spec{def: f.Tag.Get("default")}
+		s := spec{def: f.Tag.Get("default"), atStart: f.Tag.Get("holds") == "start"}
 		if check := f.Tag.Get("check"); check == "nonempty" {
 			s.nonempty = true
 		} else if check != "" {

@@ -8,7 +8,10 @@ import "encoding/json"
 type Manifest struct {
 	Generation uint64          `json:"generation"`
 	Settings   json.RawMessage `json:"settings"` // config.Config, resolved
-	Models     []ModelFile     `json:"models"`
+	// Library is the engine's: its path, or a bare name for the dynamic loader. A worker that
+	// inherits FDLibrary loads that file, whatever lies at the path by now.
+	Library string      `json:"library"`
+	Models  []ModelFile `json:"models"`
 }
 
 // ModelFile is one version of one model, by the content of its file.

@@ -24,6 +24,7 @@ const (
 	FDControl  = "control"  // this worker's end of its control channel
 	FDAdoptIn  = "adopt-r"  // the queue of connections that leaving workers give away
 	FDAdoptOut = "adopt-w"
+	FDLibrary  = "library" // the engine's library, for dlopen(3) by /proc/self/fd; absent: by Manifest.Library
 )
 
 // What a supervisor asks of a worker over the control channel.

@@ -57,6 +57,12 @@ func (s *Supervisor) workerEnv(w *worker) []string {
 	if !hasProcs {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(sl.pool.procs))
 	}
+	extra := []string{
+		ipc.FDManifest, ipc.FDLifeline, ipc.FDBoard, ipc.FDControl, ipc.FDAdoptIn, ipc.FDAdoptOut,
+	}
+	if sl.pool.gen.programs.engine != nil {
+		extra = append(extra, ipc.FDLibrary)
+	}
 	sockets := sl.pool.gen.sockets
 	names := make([]string, len(sockets))
 	for i, sock := range sockets {
@@ -74,9 +80,7 @@ func (s *Supervisor) workerEnv(w *worker) []string {
 		ipc.EnvPool+"="+sl.pool.name,
 		ipc.EnvSlot+"="+strconv.Itoa(sl.index),
 		ipc.EnvGeneration+"="+strconv.FormatUint(sl.pool.gen.number, 10),
-		ipc.EnvFDNames+"="+strings.Join([]string{
-			ipc.FDManifest, ipc.FDLifeline, ipc.FDBoard, ipc.FDControl, ipc.FDAdoptIn, ipc.FDAdoptOut,
-		}, ":"),
+		ipc.EnvFDNames+"="+strings.Join(extra, ":"),
 	)
 }
 
@@ -87,5 +91,9 @@ func (s *Supervisor) descriptors(w *worker) []int {
 	for _, sock := range g.sockets {
 		fds = append(fds, sock.FD)
 	}
-	return append(fds, g.manifest, s.lifeline[0], s.shared.boardFD, w.channel.worker, s.shared.adopt[0], s.shared.adopt[1])
+	fds = append(fds, g.manifest, s.lifeline[0], s.shared.boardFD, w.channel.worker, s.shared.adopt[0], s.shared.adopt[1])
+	if g.programs.engine != nil {
+		fds = append(fds, int(g.programs.engine.Fd()))
+	}
+	return fds
 }

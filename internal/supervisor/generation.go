@@ -23,6 +23,7 @@ type generation struct {
 	cfg      *config.Config
 	models   []ipc.ModelFile
 	sockets  []boundSocket
+	programs programs
 	manifest int // sealed memory; -1: not made yet
 	pool     *pool
 	surge    int // how many workers may run beyond the pool during the reload to this generation
@@ -32,13 +33,18 @@ type generation struct {
 // old has stay as they are, and so does the size to which its pool was scaled. Old is nil
 // for the first one. It starts no worker.
 func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *generation) (_ *generation, err error) {
-	path, command, err := workerCommand(cfg.Worker.Command)
-	if err != nil {
-		return nil, err
-	}
 	if err := absolute(cfg); err != nil {
 		return nil, err
 	}
+	programs, err := openPrograms(cfg.Worker.Command, cfg.Inference.Library)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			programs.close()
+		}
+	}()
 	models, err := cache.Collect(cache.Options{
 		Models: cfg.Models, Cache: cfg.Cache.Dir, Decode: config.Decode,
 		Shared: filepath.Dir(cfg.Cache.Dir) == "/var/tmp",
@@ -52,7 +58,7 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 	if err := checkDefaultModel(cfg, models.Models); err != nil {
 		return nil, err
 	}
-	g := &generation{number: number, cfg: cfg, models: models.Models, manifest: -1}
+	g := &generation{number: number, cfg: cfg, models: models.Models, programs: programs, manifest: -1}
 	var have []boundSocket
 	if old != nil {
 		have = old.sockets
@@ -60,7 +66,7 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 	if g.sockets, err = listen(cfg.Listen, have, s.log.Warn); err != nil {
 		return nil, err
 	}
-	g.pool = s.newPool(g, path, command, old)
+	g.pool = s.newPool(g, programs.path, programs.args, old)
 	if err := g.seal(); err != nil {
 		g.closeSockets(have)
 		return nil, err
@@ -74,7 +80,7 @@ func (g *generation) seal() error {
 	if err != nil {
 		return fmt.Errorf("encode the configuration for workers: %w", err)
 	}
-	data, err := json.Marshal(ipc.Manifest{Generation: g.number, Settings: settings, Models: g.models})
+	data, err := json.Marshal(ipc.Manifest{Generation: g.number, Settings: settings, Library: g.programs.library, Models: g.models})
 	if err != nil {
 		return fmt.Errorf("encode the manifest: %w", err)
 	}
@@ -82,11 +88,12 @@ func (g *generation) seal() error {
 	return err
 }
 
-// release gives back the manifest, and the sockets that other, which goes on, has not;
+// release gives back the manifest, the programs, and the sockets that other, which goes on, has not;
 // other may be nil. No worker of g may be started afterwards.
 func (g *generation) release(other *generation) {
 	activation.Close(g.manifest)
 	g.manifest = -1
+	g.programs.close()
 	var keep []boundSocket
 	if other != nil {
 		keep = other.sockets

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -78,18 +77,18 @@ func (s *Supervisor) openLog() error {
 		}
 		return f
 	}
-	s.log = newLogger(s.logs, s.cfg.Log)
+	s.level.Set(levelOf(s.cfg.Log))
+	options := &slog.HandlerOptions{Level: &s.level}
+	s.log = slog.New(slog.NewTextHandler(s.logs, options))
+	if s.cfg.Log.Format == "json" {
+		s.log = slog.New(slog.NewJSONHandler(s.logs, options))
+	}
 	return nil
 }
 
-func newLogger(w io.Writer, c config.Log) *slog.Logger {
-	var level slog.Level
+func levelOf(c config.Log) (level slog.Level) {
 	_ = level.UnmarshalText([]byte(c.Level)) // checked when it was read
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return level
 }
 
 // record is a worker's line that is a record of log/slog's JSON handler itself.

@@ -47,12 +47,13 @@ func (s *Supervisor) read(old *generation, number uint64) (*generation, []string
 	if err != nil {
 		return nil, nil, err
 	}
-	return next, differences(old, next), nil
+	return next, differences(s.cfg, old, next), nil
 }
 
-// differences says what a reload changes.
-func differences(old, next *generation) []string {
-	lines := config.Differences(*old.cfg, *next.cfg)
+// differences says what a reload changes in a service that was started with the
+// settings in started.
+func differences(started *config.Config, old, next *generation) []string {
+	lines := config.Differences(*started, *old.cfg, *next.cfg)
 	was := map[string]ipc.ModelFile{}
 	for _, m := range old.models {
 		was[m.Name] = m
@@ -159,6 +160,7 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	default:
 		end.result.Message = fmt.Sprintf("generation %d serves", s.gen.number)
 	}
+	s.reloaded(op, outcome, reason)
 	s.lastReload = &admin.Reload{Time: time.Now(), Outcome: outcome.String(), Reason: reason, Took: admin.Duration(took)}
 	if end.err != nil {
 		s.log.Error("reload failed", "outcome", outcome.String(), "reason", reason, "took", took.Round(time.Millisecond))

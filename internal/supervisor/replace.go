@@ -112,6 +112,7 @@ func (s *Supervisor) takeAway(sl *poolSlot, how rollout.Do) bool {
 // commit puts the next generation in charge.
 func (s *Supervisor) commit(op *operation) {
 	s.gen = op.next
+	s.level.Set(levelOf(op.next.cfg.Log))
 	s.shared.board.Committed().Store(op.next.number)
 	s.shared.board.Taker().Store(op.next.number)
 	s.log.Info("reload committed", "generation", op.next.number, "took", (s.now() - op.began).Round(time.Millisecond))

@@ -34,7 +34,8 @@ type Supervisor struct {
 	cfg    *config.Config
 	log    *slog.Logger
 	logs   *logFile
-	origin time.Time // of the durations that package slot counts in
+	level  slog.LevelVar // of log
+	origin time.Time     // of the durations that package slot counts in
 
 	ctx      context.Context // of everything that the loop starts; ends with the loop
 	shared   shared
@@ -62,7 +63,8 @@ type Supervisor struct {
 	last      []string // the last lines of the worker that ended last
 
 	pid        int
-	admin      *adminSocket
+	admin      *background
+	ops        ops
 	history    *admin.Log
 	lastReload *admin.Reload
 }

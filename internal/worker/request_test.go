@@ -167,7 +167,7 @@ func (w *worker) open(b *testing.B) (address string) {
 		b.Fatal(err)
 	}
 	server := w.api.Server(api.ServerOptions{
-		MaxBody: 1 << 20, HeaderTimeout: time.Minute, RequestTimeout: time.Minute, KeepaliveTimeout: time.Minute, MaxConnections: 10,
+		MaxBody: 1 << 20, HeaderTimeout: time.Minute, RequestTimeout: time.Minute, MaxConnections: 10,
 	})
 	pool := accept.NewPool(accept.Options{Connections: 10})
 	server.ConnState = func(c net.Conn, s fasthttp.ConnState) { pool.State(c, accept.State(s)) }

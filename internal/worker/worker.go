@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -39,6 +38,7 @@ type worker struct {
 	log      *slog.Logger
 	supers   *notify.Client // the supervisor
 	lifeline int
+	library  int // descriptor of the engine's library; -1: none
 	cfg      config.Config
 	manifest ipc.Manifest
 
@@ -68,9 +68,10 @@ type worker struct {
 // Run serves until the supervisor, or its end, tells the worker to leave. An error
 // before that is sent to the supervisor, as an *ipc.Failure where it is one.
 func Run(ctx context.Context, version string) error {
+	nameThreads(program)
 	logs := newLogWriter(os.Stderr)
 	defer logs.Close()
-	w := &worker{identity: identify(), lifeline: -1, held: os.Getenv(ipc.EnvHeld) != "", mayAccept: make(chan struct{})}
+	w := &worker{identity: identify(), lifeline: -1, library: -1, held: os.Getenv(ipc.EnvHeld) != "", mayAccept: make(chan struct{})}
 	w.release = sync.OnceFunc(func() { close(w.mayAccept) })
 	w.log = slog.New(slog.NewJSONHandler(logs, nil)) // the supervisor puts it into the operator's form
 	var err error
@@ -127,6 +128,9 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 		}
 	}
 	w.lifeline = lifeline
+	if fd, ok := in.Extra[ipc.FDLibrary]; ok {
+		w.library = fd
+	}
 	data, err := activation.ReadSealed(manifest)
 	if err != nil {
 		return nil, err
@@ -165,12 +169,14 @@ func (w *worker) join(board, channel int) (err error) {
 // load opens the engine and every model.
 func (w *worker) load() error {
 	_ = w.supers.Send("STATUS=opening the engine")
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
+	library := w.manifest.Library
+	if w.library >= 0 {
+		library = fmt.Sprintf("/proc/self/fd/%d", w.library)
 	}
-	library := onnx.FindLibrary(w.cfg.Inference.Library, filepath.Dir(self))
-	if w.engine, err = onnx.Open(library); err != nil {
+	var err error
+	w.engine, err = onnx.OpenAs(library, w.manifest.Library)
+	activation.Close(w.library) // it is mapped by now
+	if err != nil {
 		return err
 	}
 	w.models, err = repository.Load(&watched{w.engine, w}, w.manifest.Models)

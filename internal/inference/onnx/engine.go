@@ -30,7 +30,11 @@ type engine struct {
 // Open loads ONNX Runtime from the shared library at path, or in the dynamic loader's
 // places when path is a bare name. A process has at most one open engine. A library
 // that is missing, unusable or too old is an *ipc.Failure.
-func Open(library string) (inference.Engine, error) {
+func Open(path string) (inference.Engine, error) { return OpenAs(path, path) }
+
+// OpenAs is Open for a path that tells operators nothing, such as that of a descriptor:
+// errors call the library by name.
+func OpenAs(library, name string) (inference.Engine, error) {
 	environment.Lock()
 	defer environment.Unlock()
 	if environment.open {
@@ -39,15 +43,15 @@ func Open(library string) (inference.Engine, error) {
 	if strings.Contains(library, "/") {
 		// The dynamic loader's own words for this are longer and name the path twice.
 		if err := regular(library); err != nil {
-			return nil, unavailable(library, err)
+			return nil, unavailable(name, err)
 		}
 	}
 	ort.SetSharedLibraryPath(library)
 	if err := ort.InitializeEnvironment(ort.WithLogLevelFatal()); err != nil {
-		return nil, unavailable(library, loaderError(err))
+		return nil, unavailable(name, loaderError(err))
 	}
 	if err := ort.DisableTelemetry(); err != nil {
-		return nil, errors.Join(unavailable(library, err), ort.DestroyEnvironment())
+		return nil, errors.Join(unavailable(name, err), ort.DestroyEnvironment())
 	}
 	environment.open, environment.calls = true, findCalls(library)
 	return &engine{version: ort.GetVersion()}, nil

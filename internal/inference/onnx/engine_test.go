@@ -14,6 +14,9 @@ import (
 	"preforkd/internal/testkit/digits"
 )
 
+// libraryName is the file's name in every distribution of ONNX Runtime 1.x.
+const libraryName = "libonnxruntime.so.1"
+
 // compile makes a shared library of C source, as a stand-in for ONNX Runtime.
 func compile(t *testing.T, source string) string {
 	t.Helper()
@@ -96,31 +99,6 @@ func TestOneEngineAtATime(t *testing.T) {
 	if _, err := old.Load(modelFile(set, "digits")); err == nil {
 		t.Error("a closed engine loads")
 	}
-}
-
-func TestFindLibrary(t *testing.T) {
-	root := t.TempDir()
-	bin := filepath.Join(root, "bin")
-	lib := filepath.Join(root, "lib", "preforkd")
-	for _, dir := range []string{bin, lib} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	expect := func(setting, want string) {
-		t.Helper()
-		if got := FindLibrary(setting, bin); got != want {
-			t.Errorf("FindLibrary(%q) = %q, want %q", setting, got, want)
-		}
-	}
-	expect("", libraryName)
-	for _, dir := range []string{lib, bin} { // the one beside the executables wins
-		if err := os.WriteFile(filepath.Join(dir, libraryName), nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		expect("", filepath.Join(dir, libraryName))
-	}
-	expect("/opt/mine.so", "/opt/mine.so")
 }
 
 // Opening, loading, running and closing leave no descriptor and no goroutine behind.

@@ -16,6 +16,11 @@ type Spec struct {
 	Path string   // the program
 	Args []string // with the program's name first
 	Env  []string
+	// Executable, if not nil, is executed in place of what lies at Path by now. With ByName
+	// it is not while Path still leads to it: the kernel names a process after the path that
+	// it was started by, and only a program that knows of it can set its name right.
+	Executable *os.File
+	ByName     bool
 	// Descriptors are handed over from 3 on, in this order. They stay the caller's.
 	Descriptors []int
 	Limits      Limits
@@ -70,7 +75,11 @@ func (e Exit) String() string {
 
 // Start starts the process in a session of its own, with /dev/null as input.
 func Start(spec Spec) (*Process, error) {
-	step, err := json.Marshal(stepOrder{Path: spec.Path, Args: spec.Args, Keep: 3 + len(spec.Descriptors), Limits: spec.Limits})
+	order := stepOrder{Path: spec.Path, Args: spec.Args, Keep: 3 + len(spec.Descriptors), ByName: spec.ByName, Limits: spec.Limits}
+	if spec.Executable != nil {
+		order.Executable = order.Keep
+	}
+	step, err := json.Marshal(order)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +100,9 @@ func Start(spec Spec) (*Process, error) {
 	files := []uintptr{uintptr(null), uintptr(pipe[1]), uintptr(pipe[1])}
 	for _, fd := range spec.Descriptors {
 		files = append(files, uintptr(fd))
+	}
+	if spec.Executable != nil {
+		files = append(files, spec.Executable.Fd())
 	}
 	pidfd := -1
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{StepName, string(step)}, &syscall.ProcAttr{

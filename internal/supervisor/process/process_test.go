@@ -3,6 +3,7 @@ package process
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -249,4 +250,66 @@ func FuzzOutput(f *testing.F) {
 			t.Errorf("%q and %q", whole, pieces)
 		}
 	})
+}
+
+// TestExecutableIsWhatWasOpened: whatever the path leads to by now.
+func TestExecutableIsWhatWasOpened(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "prog")
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	// names starts it and returns what the kernel calls it and executes.
+	names := func(byName bool) (comm, exe string) {
+		t.Helper()
+		p, err := Start(Spec{Path: path, Args: []string{path, "1000"}, Env: os.Environ(), Executable: f, ByName: byName, Line: func(string) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { p.Signal(syscall.SIGKILL); <-p.Done() }()
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+			exe, _ = os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
+			if strings.HasPrefix(exe, path) {
+				data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.PID))
+				entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID))
+				if len(entries) != 3 {
+					t.Errorf("it holds %d descriptors", len(entries))
+				}
+				return strings.TrimSpace(string(data)), exe
+			}
+			runtime.Gosched()
+		}
+		t.Fatalf("it runs %s", exe)
+		return "", ""
+	}
+	if comm, exe := names(true); comm != "prog" || exe != path {
+		t.Errorf("by name: %s, %s", comm, exe)
+	}
+	if _, exe := names(false); exe != path {
+		t.Errorf("by descriptor: %s", exe)
+	}
+	if err := os.Rename(path, path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, byName := range []bool{true, false} {
+		if _, exe := names(byName); exe != path+".old" {
+			t.Errorf("after it was replaced, by name %v: %s", byName, exe)
+		}
+	}
 }

@@ -24,6 +24,9 @@ type stepOrder struct {
 	Args   []string `json:"args"`
 	Keep   int      `json:"keep"` // descriptors below this are the worker's
 	Limits Limits   `json:"limits"`
+
+	Executable int  `json:"executable,omitempty"` // descriptor of the program; 0: it is at Path
+	ByName     bool `json:"by_name,omitempty"`    // execute Path while it leads to Executable
 }
 
 // IsStep tells whether this process was started by Start and must call RunStep before
@@ -49,11 +52,32 @@ func RunStep(args []string) error {
 	// 5.11 (close_range(2)) they stay.
 	_ = unix.CloseRange(uint(order.Keep), math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
 	env := append(without(os.Environ(), "LISTEN_PID"), "LISTEN_PID="+strconv.Itoa(os.Getpid()))
-	path, err := exec.LookPath(order.Path)
-	if err != nil && !errors.Is(err, exec.ErrDot) {
+	path, err := order.program()
+	if err != nil {
 		return fmt.Errorf("start worker: %w", err)
 	}
-	return fmt.Errorf("start worker %s: %w", path, syscall.Exec(path, order.Args, env))
+	return fmt.Errorf("start worker %s: %w", order.Path, syscall.Exec(path, order.Args, env))
+}
+
+// program returns by which path to execute the worker. execveat(2) would need none, but
+// only syscall.Exec keeps Go's runtime from making a thread meanwhile, which the kernel
+// refuses, which would end this process.
+func (o stepOrder) program() (string, error) {
+	if o.Executable > 0 && !(o.ByName && leadsTo(o.Path, o.Executable)) {
+		unix.CloseOnExec(o.Executable) // close_range is newer than descriptors are
+		return fmt.Sprintf("/proc/self/fd/%d", o.Executable), nil
+	}
+	path, err := exec.LookPath(o.Path)
+	if errors.Is(err, exec.ErrDot) {
+		err = nil
+	}
+	return path, err
+}
+
+// leadsTo tells whether path is the file behind fd.
+func leadsTo(path string, fd int) bool {
+	var named, open unix.Stat_t
+	return unix.Stat(path, &named) == nil && unix.Fstat(fd, &open) == nil && named.Dev == open.Dev && named.Ino == open.Ino
 }
 
 func without(env []string, key string) []string {
