@@ -147,7 +147,7 @@ func (c *chart) curves() {
 		fmt.Fprintf(&answers, "%.1f %.1f", x, rateY(float64(b.Answers)*perSecond))
 		if b.Failures > 0 {
 			y := rateY(float64(b.Failures) * perSecond)
-			fmt.Fprintf(&failures, "M%.1f %.1fh1.2V%.0fh-1.2z", x, min(y, topOfRate+rateHigh-2), float64(topOfRate+rateHigh))
+			fmt.Fprintf(&failures, "M%.1f %.1fh2.4V%.0fh-2.4z", x-1.2, min(y, topOfRate+rateHigh-6), float64(topOfRate+rateHigh))
 		}
 		if b.Worst == 0 { // no request that was due here was answered
 			pen = "M"

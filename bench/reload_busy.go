@@ -38,7 +38,7 @@ func reloadBusy(ctx context.Context, l *lab) (*result, error) {
 	chosen, notes := l.chosenContenders(ctx)
 	kinds := []kind{
 		{"64 busy clients", 64, 0, of(&l.options, 50, 3), of(&l.options, 25, 2), 20 * time.Second},
-		{"2,000 connections", 2000, time.Second, of(&l.options, 40, 2), of(&l.options, 25, 1), 12 * time.Second},
+		{"2,000 connections", 2000, 2 * time.Second, of(&l.options, 40, 2), of(&l.options, 25, 1), 12 * time.Second},
 	}
 	r := &result{Title: "Reloads under load: what clients notice"}
 	var raw []*storm
@@ -62,7 +62,7 @@ func reloadBusy(ctx context.Context, l *lab) (*result, error) {
 	}
 	r.Raw = raw
 	r.Notes = append(notes,
-		"64 clients send their next request as soon as they have an answer; each of 2,000 waits a second before it",
+		"64 clients send their next request as soon as they have an answer; each of 2,000 waits 2 s before it",
 		"peers are reloaded 25 times, or as often as fits into 20 s and 12 s",
 		"preforkd: "+quickReload+"; its defaults, 2s and 1s, only make a reload longer")
 	return r, nil
@@ -93,7 +93,7 @@ func (l *lab) storm(ctx context.Context, c *contender, k kind) (*storm, error) {
 				return err
 			}
 		}
-		return rest(ctx, 2*time.Second) // each client notices what has become of its connection
+		return rest(ctx, k.think+time.Second) // each client notices what has become of its connection
 	})
 	if err != nil {
 		return nil, err
