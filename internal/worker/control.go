@@ -17,7 +17,7 @@ func (w *worker) handlers() map[string]control.Handler {
 			return nil, nil
 		},
 		ipc.ControlSelfTest: func(ctx context.Context, _ json.RawMessage) (any, error) {
-			return nil, w.selfTest(ctx)
+			return nil, w.pace.run(ctx, w.selfTest)
 		},
 		ipc.ControlShare: func(ctx context.Context, body json.RawMessage) (any, error) {
 			var share ipc.Share

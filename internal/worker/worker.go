@@ -48,6 +48,7 @@ type worker struct {
 	held      bool          // not to accept before the supervisor says so
 	mayAccept chan struct{} // closed when it says so
 	release   func()        // closes it, once
+	pace      pace          // of self-tests
 
 	engine    inference.Engine
 	models    *repository.Repository
