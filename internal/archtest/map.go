@@ -26,8 +26,9 @@ var rooms = map[string]room{
 	"internal/supervisor": {4, super, false},
 	"internal/worker":     {4, workers, false},
 
-	"internal/supervisor/admin": {3, super, false},
-	"internal/worker/api":       {3, workers, false},
+	"internal/supervisor/admin":   {3, super, false},
+	"internal/supervisor/metrics": {3, super, false},
+	"internal/worker/api":         {3, workers, false},
 
 	"internal/supervisor/slot":      {2, super, true},
 	"internal/supervisor/rollout":   {2, super, true},
@@ -76,6 +77,7 @@ var fences = []struct {
 	{"github.com/urfave/cli/v2", []string{"cmd/supervisor", "cmd/worker"}},
 	{"github.com/shirou/gopsutil/v3", []string{"internal/supervisor/machine"}},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}},
+	{"github.com/prometheus", []string{"internal/supervisor/metrics"}},
 }
 
 // impure are packages that a pure room does not import.
@@ -87,7 +89,7 @@ var linked = []struct {
 	without []string
 }{
 	{"./cmd/supervisor", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "preforkd/internal/inference", "preforkd/internal/worker"}},
-	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "preforkd/internal/supervisor"}},
+	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "preforkd/internal/supervisor"}},
 }
 
 const (

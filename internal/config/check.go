@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"path"
 )
 
@@ -17,6 +18,7 @@ func (g *loader) check(c *Config) (warnings []string) {
 		first[a.same()] = i
 	}
 	g.checkAdmin(c)
+	g.checkOps(c)
 	if len(c.Worker.Command) > 0 && c.Worker.Command[0] == "" {
 		g.problemAt("worker.command[0]", `"" names no program; write its name or path`)
 	}
@@ -26,6 +28,28 @@ func (g *loader) check(c *Config) (warnings []string) {
 			durationText(c.Timeouts.Drain), durationText(c.Timeouts.Request)))
 	}
 	return warnings
+}
+
+// checkOps reports an address on which operators cannot be served.
+func (g *loader) checkOps(c *Config) {
+	address, asked := c.OpsAddress()
+	if !asked {
+		return
+	}
+	parsed, err := ParseAddress(address)
+	switch {
+	case err != nil:
+		g.problemAt("ops.listen", fmt.Sprintf("%q %v; write HOST:PORT, or off", address, err))
+		return
+	case parsed.Network != "tcp":
+		g.problemAt("ops.listen", fmt.Sprintf("%q is no HOST:PORT; write one, or off", address))
+		return
+	}
+	for i, a := range c.Listen {
+		if _, port, _ := net.SplitHostPort(a.Addr); a.same() == parsed.same() && port != "0" {
+			g.problemAt("ops.listen", fmt.Sprintf("%q is also listen[%d]; write another port", address, i))
+		}
+	}
 }
 
 // checkAdmin reports a path that cannot be bound.

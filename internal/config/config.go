@@ -20,6 +20,7 @@ type Config struct {
 	Reload    Reload    `yaml:"reload"`
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
 	Admin string `yaml:"admin"`
+	Ops   Ops    `yaml:"ops"`
 	Log   Log    `yaml:"log"`
 }
 
@@ -90,6 +91,12 @@ type Reload struct {
 	MaxSurge Workers `yaml:"max_surge" default:"auto" check:"auto|1..1024"`
 }
 
+// Ops is the section of the operations listener: metrics and health of the whole service.
+type Ops struct {
+	// Listen is its address, host:port; "off": none; empty: see OpsAddress.
+	Listen string `yaml:"listen"`
+}
+
 // Log is the section of the log.
 type Log struct {
 	Level  string `yaml:"level" default:"info" check:"debug|info|warn|error"`
@@ -98,8 +105,12 @@ type Log struct {
 	File string `yaml:"file"`
 }
 
-// AdminOff is the value of Config.Admin without an admin socket.
-const AdminOff = "off"
+// AdminOff is the value of Config.Admin without an admin socket, OpsOff that of
+// Ops.Listen without an operations listener.
+const (
+	AdminOff = "off"
+	OpsOff   = "off"
+)
 
 // Default returns the settings that hold where no source says otherwise.
 func Default() Config {

@@ -97,6 +97,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		Cache:     Cache{"/cache"},
 		Reload:    Reload{8, 9, 10},
 		Admin:     AdminOff,
+		Ops:       Ops{OpsOff},
 		Log:       Log{"debug", "json", "/var/log/p.log"},
 	}
 	for _, want := range []Config{Default(), full} {

@@ -187,7 +187,7 @@ func TestProblemsOfAllSources(t *testing.T) {
 preforkd.yaml:2:9: listen: is empty; write a list, such as ["127.0.0.1:8000"]
     listen: []
             ^
-preforkd.yaml:3:1: port: unknown key; known here are listen, workers, models, predict, worker, timeouts, http, inference, cache, reload, admin, log
+preforkd.yaml:3:1: port: unknown key; known here are listen, workers, models, predict, worker, timeouts, http, inference, cache, reload, admin, ops, log
     port: 1
     ^
 environment WEB_CONCURRENCY: workers: "0" is too small; write auto or a number from 1 to 1024
@@ -271,6 +271,21 @@ func TestChecksAcrossSettings(t *testing.T) {
 				"\n    worker: {command: ['', x]}\n                       ^",
 		},
 		{"admin off", "admin: off\n", "", ""},
+		{"ops off", "ops: {listen: off}\n", "", ""},
+		{"ops elsewhere", "listen: [:8000]\nops: {listen: 127.0.0.1:8000}\n", "", ""}, // the kernel decides
+		{
+			"ops is a listener", "listen: [127.0.0.1:8002]\n", "PREFORKD_OPS_LISTEN=127.0.0.1:8002",
+			`environment PREFORKD_OPS_LISTEN: ops.listen: "127.0.0.1:8002" is also listen[0]; write another port`,
+		},
+		{"any two ports", "listen: [127.0.0.1:0]\n", "PREFORKD_OPS_LISTEN=127.0.0.1:0", ""},
+		{
+			"ops on a socket", "", "PREFORKD_OPS_LISTEN=unix:/a",
+			`environment PREFORKD_OPS_LISTEN: ops.listen: "unix:/a" is no HOST:PORT; write one, or off`,
+		},
+		{
+			"ops nowhere", "", "PREFORKD_OPS_LISTEN=8002",
+			`environment PREFORKD_OPS_LISTEN: ops.listen: "8002" is a port without a host; write 127.0.0.1:8002, or :8002 for every interface; write HOST:PORT, or off`,
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

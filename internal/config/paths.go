@@ -54,6 +54,19 @@ func (c *Config) AdminSocket(getenv func(string) string, uid int) string {
 	return filepath.Join(fmt.Sprintf("/tmp/preforkd-%d", uid), name)
 }
 
+// OpsAddress returns where the operations listener is, empty if there is none, and
+// whether an operator asked for that address: ops.listen, else 127.0.0.1:8002, which
+// another service of this machine may have.
+func (c *Config) OpsAddress() (address string, asked bool) {
+	switch c.Ops.Listen {
+	case OpsOff:
+		return "", false
+	case "":
+		return "127.0.0.1:8002", false
+	}
+	return c.Ops.Listen, true
+}
+
 // firstDir returns the first of the directories that systemd lists, separated by
 // colons; empty if that is not an absolute path.
 func firstDir(list string) string {

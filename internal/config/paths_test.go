@@ -36,3 +36,16 @@ func TestPaths(t *testing.T) {
 		})
 	}
 }
+
+func TestOpsAddress(t *testing.T) {
+	for setting, want := range map[string]struct {
+		address string
+		asked   bool
+	}{"": {"127.0.0.1:8002", false}, OpsOff: {"", false}, "127.0.0.1:8002": {"127.0.0.1:8002", true}} {
+		c := Default()
+		c.Ops.Listen = setting
+		if address, asked := c.OpsAddress(); address != want.address || asked != want.asked {
+			t.Errorf("%q: %q, %v", setting, address, asked)
+		}
+	}
+}

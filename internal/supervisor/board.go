@@ -99,12 +99,9 @@ func (s *Supervisor) part(w *worker) {
 		pid, exit = w.row.PID(), scoreboard.Exited(w.proc.Exit().Status)
 	}
 	gauges, ok := w.row.Settle(pid, uint64(w.state), exit)
-	if ok && w.proc != nil {
-		w.row.Exits.Add(1)
-		if gauges.InFlight > 0 {
-			w.row.Lost.Add(uint64(gauges.InFlight))
-			s.log.Warn("requests lost", "slot", w.slot.index, "pid", w.proc.PID, "requests", gauges.InFlight)
-		}
+	if ok && w.proc != nil && gauges.InFlight > 0 {
+		w.row.Lost.Add(uint64(gauges.InFlight))
+		s.log.Warn("requests lost", "slot", w.slot.index, "pid", w.proc.PID, "requests", gauges.InFlight)
 	}
 }
 

@@ -27,6 +27,7 @@ func (s *Supervisor) start(sl *poolSlot) {
 		s.log.Error("worker not started", "slot", sl.index, "err", err)
 		w.tail.add(err.Error())
 		w.reason, w.startErr = slot.Crash, err
+		sl.lastReason = w.reason
 		s.ends(w, slot.Crash)
 		return
 	}
@@ -38,6 +39,7 @@ func (s *Supervisor) start(sl *poolSlot) {
 	sl.startHeld = false
 	if sl.begun {
 		sl.restarts++
+		s.ops.restarts[sl.lastReason]++
 	}
 	sl.begun = true
 	w.row.SetPID(proc.PID)
@@ -174,7 +176,7 @@ func (s *Supervisor) settle(w *worker) {
 			w.reason = slot.Memory
 		}
 	}
-	w.slot.lastExit = w.exit.String()
+	w.slot.lastExit, w.slot.lastReason = w.exit.String(), w.reason
 	s.part(w)
 	if w.reason.Charged() {
 		s.log.Error("worker died", "slot", w.slot.index, "pid", w.proc.PID,

@@ -48,6 +48,8 @@ type poolSlot struct {
 	restarts  int    // processes that were started after the first
 	lastExit  string // how the last process ended, in words
 	begun     bool   // a process was started
+
+	lastReason slot.Reason // why it ended
 }
 
 // worker is one process in a slot.

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"os"
 
 	"preforkd/internal/ipc/activation"
@@ -31,13 +30,10 @@ func (s *Supervisor) prepare() (err error) {
 	if s.server, err = notify.Listen(func(m notify.Message) { s.send(m) }); err != nil {
 		return err
 	}
+	if err := s.openOps(); err != nil {
+		return err
+	}
 	return s.openAdmin()
-}
-
-// adminSocket is the running server of the admin socket.
-type adminSocket struct {
-	cancel context.CancelFunc
-	ended  chan struct{}
 }
 
 // openAdmin serves the admin socket. One that nobody asked for by name may be in use by
@@ -55,14 +51,7 @@ func (s *Supervisor) openAdmin() error {
 		}
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.admin = &adminSocket{cancel, make(chan struct{})}
-	go func() { // ends in release
-		defer close(s.admin.ended)
-		if err := server.Serve(ctx); err != nil {
-			s.log.Error("admin socket ended", "err", err)
-		}
-	}()
+	s.admin = s.serveBeside("admin socket", server.Serve)
 	s.log.Info("admin socket open", "path", path)
 	return nil
 }
@@ -75,10 +64,8 @@ func (s *Supervisor) startPool() {
 
 // release gives back what prepare made, and waits for whom it started.
 func (s *Supervisor) release() {
-	if s.admin != nil {
-		s.admin.cancel()
-		<-s.admin.ended
-	}
+	s.admin.end()
+	s.ops.socket.end()
 	if s.server != nil {
 		_ = s.server.Close()
 	}

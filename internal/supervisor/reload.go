@@ -159,6 +159,7 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	default:
 		end.result.Message = fmt.Sprintf("generation %d serves", s.gen.number)
 	}
+	s.reloaded(op, outcome, reason)
 	s.lastReload = &admin.Reload{Time: time.Now(), Outcome: outcome.String(), Reason: reason, Took: admin.Duration(took)}
 	if end.err != nil {
 		s.log.Error("reload failed", "outcome", outcome.String(), "reason", reason, "took", took.Round(time.Millisecond))

@@ -92,7 +92,7 @@ func (s *Supervisor) report() {
 		return
 	}
 	ready, total := s.gen.pool.count(slot.Ready), s.gen.pool.size
-	status := fmt.Sprintf("STATUS=%d of %d workers ready", ready, total)
+	status := fmt.Sprintf("STATUS=%d of %d workers ready%s", ready, total, s.ops.failed)
 	if !s.announced && ready > 0 && s.settled() {
 		s.announced = true
 		s.announce(ready)

@@ -126,7 +126,7 @@ const recentEvents = 10
 func (s *Supervisor) describe() admin.Status {
 	st := admin.Status{
 		Time: time.Now(), Version: s.opts.Version, PID: s.pid, Generation: s.gen.number,
-		Uptime: admin.Duration(s.now()), LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
+		Uptime: admin.Duration(s.now()), Operations: s.ops.address, LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
 	}
 	for _, sock := range s.gen.sockets {
 		address := sock.Address

@@ -62,7 +62,8 @@ type Supervisor struct {
 	last      []string // the last lines of the worker that ended last
 
 	pid        int
-	admin      *adminSocket
+	admin      *background
+	ops        ops
 	history    *admin.Log
 	lastReload *admin.Reload
 }

@@ -58,6 +58,7 @@ type Options struct {
 	Bare    bool     // listeners and workers are the configuration file's affair
 	Cache   string   // empty: one for all tests
 	Admin   string   // path of the admin socket; empty: off
+	Ops     string   // address of the operations listener; empty: off
 	Wrap    []string // a program that runs the command line after its own arguments
 }
 
@@ -73,7 +74,10 @@ func (o Options) Command(t testing.TB) *exec.Cmd {
 	if o.Admin == "" {
 		o.Admin = "off"
 	}
-	args := []string{"serve", "--models", o.Models, "--set", "cache.dir=" + o.Cache, "--set", "admin=" + o.Admin}
+	if o.Ops == "" {
+		o.Ops = "off"
+	}
+	args := []string{"serve", "--models", o.Models, "--set", "cache.dir=" + o.Cache, "--set", "admin=" + o.Admin, "--set", "ops.listen=" + o.Ops}
 	if !o.Bare {
 		args = append(args, o.size()...)
 	}

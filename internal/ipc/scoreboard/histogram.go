@@ -119,7 +119,9 @@ func (h *Histogram) AddTo(d *Distribution) {
 func (b *Board) Latencies() *Distribution {
 	d := new(Distribution)
 	for _, r := range b.rows {
-		r.Latency.AddTo(d)
+		if r.ever() {
+			r.Latency.AddTo(d)
+		}
 	}
 	return d
 }

@@ -96,7 +96,27 @@ func (c *Counts) Add(other Counts) {
 func (b *Board) Totals() Counts {
 	var sum Counts
 	for _, r := range b.rows {
-		sum.Add(r.Counts())
+		if r.ever() {
+			sum.Add(r.Counts())
+		}
 	}
 	return sum
 }
+
+// Gauges is the sum of the gauges of all rows; those of free ones are zero.
+func (b *Board) Gauges() Gauges {
+	var sum Gauges
+	for _, r := range b.rows {
+		if r.ever() {
+			g := r.gauges()
+			sum.InFlight += g.InFlight
+			sum.Connections += g.Connections
+			sum.Idle += g.Idle
+		}
+	}
+	return sum
+}
+
+// ever tells whether anybody has held the row: most rows of a board are never touched,
+// and sums need not read them.
+func (r *Row) ever() bool { return r.claim.Load() != 0 }

@@ -104,7 +104,7 @@ func openFailure(path string, err error) *ipc.Failure {
 
 // New returns a server on ln, which it owns. Who makes a server calls Serve, or Close.
 func New(ln net.Listener, s Service) *Server {
-	server := &Server{service: s, ln: &fewClients{Listener: ln}, write: writeLimit}
+	server := &Server{service: s, ln: activation.Few(ln, maxClients), write: writeLimit}
 	server.http = &http.Server{
 		Handler: server.routes(), ReadHeaderTimeout: headerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
 		// A client that sends nonsense is told so; nobody else needs to read of it.
@@ -164,47 +164,4 @@ func (s *Server) remove() {
 		_ = s.socket.Close()
 		s.socket = nil
 	}
-}
-
-// fewClients closes connections beyond maxClients: a program that opens them without end
-// must not take the supervisor's descriptors.
-type fewClients struct {
-	net.Listener
-	mu   sync.Mutex // guards open
-	open int
-}
-
-func (l *fewClients) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		l.mu.Lock()
-		full := l.open == maxClients
-		if !full {
-			l.open++
-		}
-		l.mu.Unlock()
-		if !full {
-			return &countedConn{Conn: c, release: sync.OnceFunc(l.release)}, nil
-		}
-		c.Close()
-	}
-}
-
-func (l *fewClients) release() {
-	l.mu.Lock()
-	l.open--
-	l.mu.Unlock()
-}
-
-type countedConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *countedConn) Close() error {
-	c.release()
-	return c.Conn.Close()
 }

@@ -36,7 +36,8 @@ type Status struct {
 	PID        int       `json:"pid"` // of the supervisor
 	Generation uint64    `json:"generation"`
 	Uptime     Duration  `json:"uptime_seconds"`
-	Listen     []string  `json:"listen"` // as "127.0.0.1:8000" and "unix:/run/preforkd/http.sock"
+	Listen     []string  `json:"listen"`               // as "127.0.0.1:8000" and "unix:/run/preforkd/http.sock"
+	Operations string    `json:"operations,omitempty"` // address of /metrics; empty: none
 	Pools      []Pool    `json:"pools"`
 	LastReload *Reload   `json:"last_reload,omitempty"` // nil: none yet
 	Events     []Event   `json:"events"`                // the latest, oldest first

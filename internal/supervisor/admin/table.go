@@ -21,6 +21,9 @@ func Table(w io.Writer, st Status) error {
 	if len(st.Listen) > 0 {
 		fmt.Fprintf(&b, "listens on %s\n", clean(strings.Join(st.Listen, " ")))
 	}
+	if st.Operations != "" {
+		fmt.Fprintf(&b, "metrics on http://%s/metrics\n", clean(st.Operations))
+	}
 	if r := st.LastReload; r != nil {
 		fmt.Fprintf(&b, "last reload %s: %s, took %s%s\n",
 			r.Time.Format(timeLayout), clean(r.Outcome), latency(r.Took), prefixed(": ", clean(r.Reason)))

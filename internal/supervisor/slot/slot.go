@@ -89,6 +89,9 @@ var actionNames = [...]string{"", "drain", "stop", "kill", "settle"}
 // String returns the action's name, empty for Nothing.
 func (a Action) String() string { return actionNames[a] }
 
+// Alive returns the states of a process that has not ended.
+func Alive() []State { return []State{Starting, Loading, Ready, Draining, Killing} }
+
 // Ended tells whether the process is no more.
 func (s State) Ended() bool { return s == Gone || s == Failed }
 
@@ -110,6 +113,14 @@ var reasonNames = [...]string{"asked", "crash", "boot clock", "heartbeat clock",
 
 // String returns the reason as operators read it.
 func (r Reason) String() string { return reasonNames[r] }
+
+var causeNames = [...]string{"asked", "crash", "boot", "hung", "drain", "stuck", "memory"}
+
+// Cause returns the reason in one word, as metrics have it.
+func (r Reason) Cause() string { return causeNames[r] }
+
+// Reasons returns all of them.
+func Reasons() []Reason { return []Reason{Asked, Crash, Boot, Hung, Overdue, Stuck, Memory} }
 
 // Charged tells whether the reason counts against the crash budget of its slot.
 func (r Reason) Charged() bool { return r != Asked && r != Overdue }

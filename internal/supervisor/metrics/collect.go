@@ -1,0 +1,160 @@
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"preforkd/internal/ipc/scoreboard"
+)
+
+// Snapshot is what the supervisor's loop knows beside the scoreboard.
+type Snapshot struct {
+	Generation uint64 // in charge
+	Stopping   bool
+	Pools      []Pool
+	Restarts   map[string]uint64 // workers that were started in place of another, by why that had ended
+	Reload     Reload
+}
+
+// Pool is a number of workers of one kind.
+type Pool struct {
+	Name   string
+	Size   int            // how many it shall have
+	States map[string]int // how many processes are in each state; all states are there
+}
+
+// Reload is how the last reload went; before the first one, how the service started.
+type Reload struct {
+	OK bool
+	At time.Time // of its end
+}
+
+// ready returns how many workers are.
+func (s Snapshot) ready() (ready, size int) {
+	for _, p := range s.Pools {
+		ready += p.States["ready"]
+		size += p.Size
+	}
+	return ready, size
+}
+
+// metric is a name with its labels, and what its number is.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func gauge(name, help string, labels ...string) metric {
+	return metric{prometheus.NewDesc(name, help, labels, nil), prometheus.GaugeValue}
+}
+
+func counter(name, help string, labels ...string) metric {
+	return metric{prometheus.NewDesc(name, help, labels, nil), prometheus.CounterValue}
+}
+
+// All metrics. A name, once published, keeps its meaning.
+var (
+	buildInfo = gauge("preforkd_build_info", "Always 1; the version of the supervisor is the label.", "version")
+
+	generation   = gauge("preforkd_generation", "Number of the generation in charge; each reload has the next one.")
+	poolWorkers  = gauge("preforkd_pool_workers", "Workers that a pool shall have.", "pool")
+	workers      = gauge("preforkd_workers", "Worker processes by state; during a reload those of both generations.", "pool", "state")
+	restarts     = counter("preforkd_worker_restarts_total", "Workers started in place of one that ended, by why that one did. A reload's new workers are none.", "cause")
+	exits        = counter("preforkd_worker_exits_total", "Worker processes that ended, however and why.")
+	reloadOK     = gauge("preforkd_last_reload_success", "1 if the last reload was committed, 0 if it failed. Before the first one, 1: the start.")
+	reloadAt     = gauge("preforkd_last_reload_timestamp_seconds", "When the last reload ended, or the service started, as Unix time.")
+	requests     = counter("preforkd_http_requests_total", "Requests that a worker answered, by class of the status.", "code")
+	inFlight     = gauge("preforkd_http_requests_in_flight", "Requests that workers are answering.")
+	lost         = counter("preforkd_http_requests_lost_total", "Requests that ended unanswered with their worker.")
+	connections  = gauge("preforkd_connections", "Clients' connections that workers hold: between two requests (idle) or not (active).", "state")
+	handedOver   = counter("preforkd_connections_handed_over_total", "Connections that a worker gave to another.")
+	adopted      = counter("preforkd_connections_adopted_total", "Connections that a worker took from another.")
+	notTaken     = counter("preforkd_connections_handoff_refused_total", "Connections that a worker wanted to give away and that nobody took; it kept them.")
+	engineCalls  = counter("preforkd_engine_calls_total", "Calls into the inference engine.")
+	engineTime   = counter("preforkd_engine_seconds_total", "Time inside the inference engine.")
+	durationDesc = prometheus.NewDesc("preforkd_http_request_duration_seconds", "Time from a request's being read to its answer.", nil, nil)
+
+	plain = []metric{
+		buildInfo, generation, poolWorkers, workers, restarts, exits, reloadOK, reloadAt, requests, inFlight, lost,
+		connections, handedOver, adopted, notTaken, engineCalls, engineTime,
+	}
+)
+
+// askLimit is how long the loop may take to answer.
+const askLimit = 2 * time.Second
+
+// collector reads everything anew for each scrape.
+type collector struct {
+	version string
+	board   *scoreboard.Board
+	ask     func(context.Context) (Snapshot, error)
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range plain {
+		out <- m.desc
+	}
+	out <- durationDesc
+}
+
+// Collect implements prometheus.Collector. Where the loop does not answer, its metrics
+// are missing, and the rest is there.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	put := func(m metric, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(m.desc, m.kind, v, labels...)
+	}
+	put(buildInfo, 1, c.version)
+	c.fromBoard(put)
+	out <- histogram{durationDesc, c.board.Latencies()}
+
+	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
+	defer cancel()
+	s, err := c.ask(ctx)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(generation.desc, fmt.Errorf("ask the supervisor: %w", err))
+		return
+	}
+	put(generation, float64(s.Generation))
+	for _, p := range s.Pools {
+		put(poolWorkers, float64(p.Size), p.Name)
+		for _, state := range slices.Sorted(maps.Keys(p.States)) {
+			put(workers, float64(p.States[state]), p.Name, state)
+		}
+	}
+	for _, cause := range slices.Sorted(maps.Keys(s.Restarts)) {
+		put(restarts, float64(s.Restarts[cause]), cause)
+	}
+	ok := 0.0
+	if s.Reload.OK {
+		ok = 1
+	}
+	put(reloadOK, ok)
+	put(reloadAt, float64(s.Reload.At.UnixMilli())/1e3)
+}
+
+// fromBoard puts the sums over all rows.
+func (c *collector) fromBoard(put func(metric, float64, ...string)) {
+	sum, now := c.board.Totals(), c.board.Gauges()
+	for class, n := range sum.Responses {
+		// Workers answer with 2xx, 4xx and 5xx; of the others a handler to come may have some.
+		if n > 0 || class == 1 || class >= 3 {
+			put(requests, float64(n), fmt.Sprintf("%dxx", class+1))
+		}
+	}
+	put(inFlight, float64(now.InFlight))
+	put(lost, float64(sum.Lost))
+	put(exits, float64(sum.Exits))
+	put(connections, float64(now.Idle), "idle")
+	put(connections, float64(max(now.Connections-now.Idle, 0)), "active")
+	put(handedOver, float64(sum.HandedOver))
+	put(adopted, float64(sum.Adopted))
+	put(notTaken, float64(sum.HandoffRefused))
+	put(engineCalls, float64(sum.EngineCalls))
+	put(engineTime, float64(sum.EngineNs)/1e9)
+}

@@ -1,0 +1,151 @@
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+
+	"preforkd/internal/ipc/activation"
+	"preforkd/internal/ipc/scoreboard"
+)
+
+// Options are what a server tells of.
+type Options struct {
+	Version string // of the supervisor
+	Board   *scoreboard.Board
+	// Ask returns what the loop knows, or an error when it has ended or ctx is done.
+	Ask func(ctx context.Context) (Snapshot, error)
+}
+
+// Limits of the server: a stuck or wrong client must not cost the service anything.
+const (
+	maxHeader   = 16 << 10
+	maxClients  = 64               // connections; the next is closed at once
+	maxScrapes  = 4                // at a time; the next is answered 503
+	headerLimit = 5 * time.Second  // for a request to arrive
+	writeLimit  = 10 * time.Second // for an answer to be made and read
+	idleLimit   = 2 * time.Minute  // between two requests; scrapes are a minute apart at most
+	endLimit    = time.Second      // for last answers once the server shall end
+)
+
+// Server serves the operations listener.
+type Server struct {
+	ask     func(context.Context) (Snapshot, error)
+	ln      net.Listener
+	address string
+	http    *http.Server
+}
+
+// Open listens on address, host:port. Who opens a server calls Serve, or Close. The
+// error is an *ipc.Failure.
+func Open(address string, o Options) (*Server, error) {
+	socket, err := activation.Bind(activation.Spec{Network: "tcp", Address: address})
+	if err != nil {
+		return nil, err
+	}
+	ln, err := socket.Listener()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{ask: o.Ask, ln: activation.Few(ln, maxClients), address: socket.Address}
+	s.http = &http.Server{
+		Handler: s.handler(o), ReadHeaderTimeout: headerLimit, ReadTimeout: headerLimit, WriteTimeout: writeLimit,
+		IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader, ErrorLog: log.New(io.Discard, "", 0),
+	}
+	return s, nil
+}
+
+// Address is where it listens, with the port that the kernel chose if it was 0.
+func (s *Server) Address() string { return s.address }
+
+// Serve answers until ctx is done, and returns when all that it started has ended. It
+// may be called once.
+func (s *Server) Serve(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.http.Serve(s.ln) }()
+	select {
+	case err := <-ended:
+		_ = s.http.Close()
+		return fmt.Errorf("serve the operations listener: %w", err)
+	case <-ctx.Done():
+	}
+	last, stop := context.WithTimeout(context.Background(), endLimit)
+	defer stop()
+	if s.http.Shutdown(last) != nil {
+		_ = s.http.Close()
+	}
+	<-ended
+	return nil
+}
+
+// Close closes a server that was not served.
+func (s *Server) Close() { s.ln.Close() }
+
+func (s *Server) handler(o Options) http.Handler {
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(
+		&collector{o.Version, o.Board, o.Ask},
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), // of the supervisor
+	)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(own(registry), promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
+	}))
+	mux.HandleFunc("GET /livez", s.live)
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "preforkd", o.Version, "has /metrics, /livez and /readyz here")
+	})
+	return mux
+}
+
+// own leaves out what the process collector takes for the process's and is that of all
+// processes on the machine, or in the container.
+func own(g prometheus.Gatherer) prometheus.GathererFunc {
+	return func() ([]*dto.MetricFamily, error) {
+		families, err := g.Gather()
+		return slices.DeleteFunc(families, func(f *dto.MetricFamily) bool {
+			return strings.HasPrefix(f.GetName(), "process_network_")
+		}), err
+	}
+}
+
+func (s *Server) live(w http.ResponseWriter, r *http.Request) {
+	if _, err := s.snapshot(r.Context()); err != nil {
+		http.Error(w, "the supervisor does not answer: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "live")
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	snapshot, err := s.snapshot(r.Context())
+	ready, size := snapshot.ready()
+	switch {
+	case err != nil:
+		http.Error(w, "the supervisor does not answer: "+err.Error(), http.StatusServiceUnavailable)
+	case snapshot.Stopping:
+		http.Error(w, "stopping", http.StatusServiceUnavailable)
+	case ready == 0:
+		http.Error(w, fmt.Sprintf("0 of %d workers ready", size), http.StatusServiceUnavailable)
+	default:
+		fmt.Fprintf(w, "%d of %d workers ready\n", ready, size)
+	}
+}
+
+func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	return s.ask(ctx)
+}

@@ -1,0 +1,122 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/supervisor/metrics"
+	"preforkd/internal/supervisor/rollout"
+	"preforkd/internal/supervisor/slot"
+)
+
+// ops is what the operations listener tells, beside the scoreboard.
+type ops struct {
+	socket   *background // nil: there is no listener
+	address  string
+	restarts map[slot.Reason]uint64 // workers started in place of another, by why that had ended
+	reload   metrics.Reload
+	failed   string // how the last reload failed; empty: it did not
+}
+
+// background is a server that runs beside the loop.
+type background struct {
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+// serveBeside runs a server until end is called.
+func (s *Supervisor) serveBeside(what string, serve func(context.Context) error) *background {
+	ctx, cancel := context.WithCancel(context.Background())
+	b := &background{cancel, make(chan struct{})}
+	go func() { // ends in end
+		defer close(b.ended)
+		if err := serve(ctx); err != nil {
+			s.log.Error(what+" ended", "err", err)
+		}
+	}()
+	return b
+}
+
+func (b *background) end() {
+	if b != nil {
+		b.cancel()
+		<-b.ended
+	}
+}
+
+// openOps serves the operations listener. At the address that nobody asked for another
+// service of this machine may listen: then this one goes without.
+func (s *Supervisor) openOps() error {
+	s.ops.restarts = map[slot.Reason]uint64{}
+	s.ops.reload = metrics.Reload{OK: true, At: time.Now()}
+	address, asked := s.cfg.OpsAddress()
+	if address == "" {
+		return nil
+	}
+	server, err := metrics.Open(address, metrics.Options{Version: s.opts.Version, Board: s.shared.board, Ask: s.snapshot})
+	if err != nil && !asked {
+		s.log.Warn("no metrics: set ops.listen to an address of this service's own, or to off", "err", headline(err.Error()))
+		return nil
+	}
+	if err != nil {
+		return opsFailure(err)
+	}
+	s.ops.address = server.Address()
+	s.ops.socket = s.serveBeside("operations listener", server.Serve)
+	s.log.Info("operations listener open", "address", s.ops.address, "metrics", "http://"+reachable(s.ops.address)+"/metrics")
+	return nil
+}
+
+// opsFailure words err for the setting.
+func opsFailure(err error) error {
+	f := (*ipc.Failure)(nil)
+	if !errors.As(err, &f) {
+		f = &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error()}
+	}
+	return &ipc.Failure{
+		Exit: f.Exit, What: "ops.listen: " + f.What, Err: err,
+		Try: "set ops.listen to another address, or to off; ss -ltnp shows who listens where",
+	}
+}
+
+// snapshot returns what the loop knows.
+func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err error) {
+	err = s.ask(ctx, func() {
+		got = metrics.Snapshot{
+			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload,
+			Pools: []metrics.Pool{{Name: s.gen.pool.name, Size: s.gen.pool.size, States: map[string]int{}}}, Restarts: map[string]uint64{},
+		}
+		for _, st := range slot.Alive() {
+			got.Pools[0].States[st.String()] = 0
+		}
+		for _, w := range s.byPID {
+			got.Pools[0].States[w.state.String()]++
+		}
+		for _, r := range slot.Reasons() {
+			got.Restarts[r.Cause()] = s.ops.restarts[r]
+		}
+	})
+	return got, err
+}
+
+// reloaded records how a reload ended, for those who did not ask for it. A rehearsal
+// changes nothing, and neither does one that the end of the service cut off.
+func (s *Supervisor) reloaded(op *operation, outcome rollout.Outcome, reason string) {
+	if op.dryRun || outcome == rollout.Stopped {
+		return
+	}
+	s.ops.reload = metrics.Reload{OK: outcome == rollout.Committed, At: time.Now()}
+	s.ops.failed = ""
+	if outcome != rollout.Committed {
+		s.ops.failed = "; the last reload failed: " + headline(reason)
+	}
+}
+
+// headline returns the first line of text, for places that have no more.
+func headline(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
