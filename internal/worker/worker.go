@@ -199,6 +199,9 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		WorkerHeader:   header,
 		Began:          w.began,
 		Answered:       w.answered,
+		Refusal:        w.refusal,
+		Entering:       w.entering,
+		Left:           w.row.Leave,
 		Log:            w.log,
 		Ready:          func() bool { return !w.leaving.Load() },
 	})
