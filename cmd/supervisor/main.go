@@ -51,6 +51,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			serveCommand(out),
 			reloadCommand(out, errOut),
 			scaleCommand(out),
+			modelsCommand(out),
 			statusCommand(out),
 			stopCommand(),
 			eventsCommand(out),

@@ -48,7 +48,7 @@ func scaleCommand(out io.Writer) *cli.Command {
 }
 
 // withOperands are commands whose operands may stand before their flags, and be negative.
-var withOperands = []string{"scale"}
+var withOperands = [][]string{{"scale"}, {"models", "release"}}
 
 // takesValue are the flags of these commands whose value may be an argument of its own.
 var takesValue = []string{"-c", "--c", "-config", "--config", "-admin", "--admin", "-pool", "--pool"}
@@ -56,11 +56,17 @@ var takesValue = []string{"-c", "--c", "-config", "--config", "-admin", "--admin
 // operandsLast moves the operands of a command behind its flags and a --, as package flag
 // wants them.
 func operandsLast(args []string) []string {
-	if len(args) < 2 || !slices.Contains(withOperands, args[1]) {
+	words := 0 // of the command
+	for _, command := range withOperands {
+		if n := len(command); len(args) > n && slices.Equal(args[1:1+n], command) {
+			words = n
+		}
+	}
+	if words == 0 {
 		return args
 	}
-	flags, operands := slices.Clone(args[:2]), []string(nil)
-	for i := 2; i < len(args); i++ {
+	flags, operands := slices.Clone(args[:1+words]), []string(nil)
+	for i := 1 + words; i < len(args); i++ {
 		a := args[i]
 		number := len(a) > 1 && strings.Trim(a[1:], "0123456789") == ""
 		switch {

@@ -16,7 +16,9 @@ func TestOperandsLast(t *testing.T) {
 		"preforkd scale":                           "preforkd scale --",
 		"preforkd scale --pool":                    "preforkd scale --pool --",
 		"preforkd serve -w 2 --listen 127.0.0.1:1": "preforkd serve -w 2 --listen 127.0.0.1:1",
-		"preforkd": "preforkd",
+		"preforkd models release m --admin /a":     "preforkd models release --admin /a -- m",
+		"preforkd models --json":                   "preforkd models --json",
+		"preforkd":                                 "preforkd",
 	} {
 		if got := strings.Join(operandsLast(strings.Fields(given)), " "); got != want {
 			t.Errorf("%s: %s, want %s", given, got, want)

@@ -27,6 +27,11 @@ func (g *loader) check(c *Config) (warnings []string) {
 			"timeouts.drain (%s) is shorter than timeouts.request (%s): a leaving worker cuts off requests that take longer",
 			durationText(c.Timeouts.Drain), durationText(c.Timeouts.Request)))
 	}
+	if after := c.Worker.QuarantineAfter; after > c.Worker.MaxCrashes {
+		warnings = append(warnings, fmt.Sprintf(
+			"worker.quarantine_after (%d) is more than worker.max_crashes (%d): a model may use up the crashes of a slot before it is quarantined",
+			after, c.Worker.MaxCrashes))
+	}
 	return warnings
 }
 

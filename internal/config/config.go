@@ -37,6 +37,9 @@ type Worker struct {
 	// MaxCrashes within CrashWindow mark a slot as failed.
 	MaxCrashes  int           `yaml:"max_crashes" default:"5" check:"1..1000"`
 	CrashWindow time.Duration `yaml:"crash_window" default:"60s" check:"1ms..24h"`
+	// QuarantineAfter so many workers that one model ends within CrashWindow its requests
+	// are refused; 0: never.
+	QuarantineAfter int `yaml:"quarantine_after" default:"3" check:"0..1000"`
 	// MaxBackoff bounds the wait before the restart of a worker that keeps crashing.
 	MaxBackoff time.Duration `yaml:"max_backoff" default:"10s" check:"1ms..24h"`
 }

@@ -14,7 +14,7 @@ func TestDefaults(t *testing.T) {
 		Listen:  []Address{{Network: "tcp", Addr: "127.0.0.1:8000"}},
 		Workers: Auto,
 		Models:  "models",
-		Worker:  Worker{MaxCrashes: 5, CrashWindow: time.Minute, MaxBackoff: 10 * time.Second},
+		Worker:  Worker{MaxCrashes: 5, CrashWindow: time.Minute, QuarantineAfter: 3, MaxBackoff: 10 * time.Second},
 		Timeouts: Timeouts{
 			Boot: 2 * time.Minute, Heartbeat: 30 * time.Second,
 			Request: 30 * time.Second, Drain: 30 * time.Second,
@@ -90,7 +90,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		Workers:   7,
 		Models:    "/srv/models",
 		Predict:   Predict{"digits"},
-		Worker:    Worker{[]string{"python3", "-m", "serve"}, 1, time.Millisecond, time.Hour},
+		Worker:    Worker{[]string{"python3", "-m", "serve"}, 1, time.Millisecond, 2, time.Hour},
 		Timeouts:  Timeouts{1, 2, 3, 4},
 		HTTP:      HTTP{1 << 30, 5, 6, 7, true},
 		Inference: Inference{"/lib/libonnxruntime.so"},

@@ -152,7 +152,7 @@ func TestListFlags(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	l, err := Load(Sources{Env: []string{
-		"PREFORKD_WORKRS=3", "PREFORKD_X=1", "PREFORKD=1", "PREFORKD_TIMEOUTS_DRAIN=5s",
+		"PREFORKD_WORKRS=3", "PREFORKD_X=1", "PREFORKD=1", "PREFORKD_TIMEOUTS_DRAIN=5s", "PREFORKD_WORKER_QUARANTINE_AFTER=6",
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -161,6 +161,7 @@ func TestWarnings(t *testing.T) {
 		"environment PREFORKD_WORKRS: no such setting, ignored; did you mean PREFORKD_WORKERS?",
 		"environment PREFORKD_X: no such setting, ignored",
 		"timeouts.drain (5s) is shorter than timeouts.request (30s): a leaving worker cuts off requests that take longer",
+		"worker.quarantine_after (6) is more than worker.max_crashes (5): a model may use up the crashes of a slot before it is quarantined",
 	}
 	if !reflect.DeepEqual(l.Warnings, want) {
 		t.Errorf("got %q", l.Warnings)

@@ -23,6 +23,9 @@ type ModelFile struct {
 	Digest  string        `json:"digest"`  // hexadecimal SHA-256 over the files of the version
 	Bytes   int64         `json:"bytes"`   // of those files together
 	Options ModelSettings `json:"options"` // its config.yaml
+	// Row is its row of the scoreboard's section models, from 1 on; 0: it has none, and
+	// nobody can be told that it is quarantined.
+	Row int `json:"row,omitempty"`
 	// Warmup is its warmup.json, empty without one.
 	Warmup []WarmupCase `json:"warmup,omitempty"`
 }

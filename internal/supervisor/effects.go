@@ -127,7 +127,7 @@ func (s *Supervisor) timeout(w *worker) {
 			"clock", "timeouts.boot", "limit", w.slot.pool.clocks.boot, "status", w.status)
 		s.tellLost(w, fmt.Sprintf("not ready within timeouts.boot (%v)%s", w.slot.pool.clocks.boot, w.lastStatus()))
 	case slot.Ready:
-		w.reason = slot.Hung
+		w.reason, w.suspect = slot.Hung, s.suspect(w)
 		s.log.Error("worker stopped its heartbeat", "slot", w.slot.index, "pid", w.proc.PID,
 			"clock", "timeouts.heartbeat", "limit", w.slot.pool.clocks.heartbeat)
 		s.tellLost(w, fmt.Sprintf("no heartbeat within timeouts.heartbeat (%v)", w.slot.pool.clocks.heartbeat))
@@ -144,7 +144,7 @@ func (s *Supervisor) timeout(w *worker) {
 
 // lose ends w, which can no longer be relied on.
 func (s *Supervisor) lose(w *worker, reason slot.Reason) {
-	w.reason = reason
+	w.reason, w.suspect = reason, s.suspect(w)
 	s.tellLost(w, reason.String())
 	s.apply(w, slot.OnQuit)
 }
@@ -179,14 +179,21 @@ func (s *Supervisor) settle(w *worker) {
 		}
 	}
 	w.slot.lastExit, w.slot.lastReason = w.exit.String(), w.reason
+	c, quarantine := s.blame(w)
 	s.part(w)
 	if w.reason.Charged() {
-		s.log.Error("worker died", "slot", w.slot.index, "pid", w.proc.PID,
-			"reason", w.reason, "exit", w.exit.String(), "served", w.served(s.now()).Round(time.Millisecond))
-		s.emitWorker(w, "crash", w.reason.String()+": "+w.exit.String())
+		keys := []any{
+			"slot", w.slot.index, "pid", w.proc.PID,
+			"reason", w.reason, "exit", w.exit.String(), "served", w.served(s.now()).Round(time.Millisecond),
+		}
+		s.log.Error("worker died", append(keys, c.keys()...)...)
+		s.emit(c.in(s.workerEvent(w, "crash", w.reason.String()+": "+w.exit.String())))
 	} else {
-		s.log.Info("worker left", "slot", w.slot.index, "pid", w.proc.PID, "exit", w.exit.String())
-		s.emitWorker(w, "left", w.exit.String())
+		s.log.Info("worker left", append([]any{"slot", w.slot.index, "pid", w.proc.PID, "exit", w.exit.String()}, c.keys()...)...)
+		s.emit(c.in(s.workerEvent(w, "left", w.exit.String())))
+	}
+	if quarantine != nil {
+		s.tellQuarantine(w, c, *quarantine)
 	}
 	s.ends(w, w.reason)
 }

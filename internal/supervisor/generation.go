@@ -66,6 +66,7 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 	if g.sockets, err = listen(cfg.Listen, have, s.log.Warn); err != nil {
 		return nil, err
 	}
+	s.claimModels(g.models)
 	g.pool = s.newPool(g, programs.path, programs.args, old)
 	if err := g.seal(); err != nil {
 		g.closeSockets(have)
@@ -132,7 +133,7 @@ func (s *Supervisor) newPool(g *generation, path string, command []string, old *
 	p := &pool{
 		gen: g, name: "main", path: path, command: command, procs: plan.Procs, size: plan.Workers, asked: asked,
 		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
-		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff},
+		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff, QuarantineAfter: c.Worker.QuarantineAfter},
 	}
 	for i := range plan.Workers {
 		p.slots = append(p.slots, &poolSlot{pool: p, index: i})

@@ -87,7 +87,8 @@ func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err er
 	err = s.ask(ctx, func() {
 		got = metrics.Snapshot{
 			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload,
-			Pools: []metrics.Pool{{Name: s.gen.pool.name, Size: len(s.gen.pool.slots), States: map[string]int{}}}, Restarts: map[string]uint64{},
+			Pools: []metrics.Pool{{Name: s.gen.pool.name, Size: s.gen.pool.size, States: map[string]int{}}}, Restarts: map[string]uint64{},
+			Models: s.modelMetrics(),
 		}
 		for _, st := range slot.Alive() {
 			got.Pools[0].States[st.String()] = 0

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"strings"
 	"time"
 
 	"preforkd/internal/ipc"
@@ -65,6 +66,7 @@ type worker struct {
 	deadline time.Duration // of its state's clock; 0: none
 	killed   bool          // we sent KILL
 	exit     process.Exit  // once it has been settled
+	suspect  suspect       // the call that it was in when we gave it up
 	status   string        // its own last STATUS=
 	failure  *ipc.Failure  // its own X_PREFORKD_FAILURE=
 	startErr error         // why there is no process
@@ -83,18 +85,35 @@ func (w *worker) gone(limit time.Duration) bool {
 	}
 }
 
-// tail keeps the last lines of a worker's output.
-type tail struct{ lines []string }
+// tail keeps the last lines of a worker's output, and what Go's run time said first of a
+// fault: its stacks, which follow, are long.
+type tail struct {
+	lines []string
+	fault string
+}
 
 // tailLines is how many lines an operator sees of a worker that could not start.
 const tailLines = 20
 
 func (t *tail) add(line string) {
+	if t.fault == "" && isFault(line) {
+		t.fault = line
+	}
 	if len(t.lines) == tailLines {
 		copy(t.lines, t.lines[1:])
 		t.lines = t.lines[:tailLines-1]
 	}
 	t.lines = append(t.lines, line)
+}
+
+// isFault tells whether line is one of "SIGFPE: floating-point exception", "fatal error: out
+// of memory" and the like.
+func isFault(line string) bool {
+	if strings.HasPrefix(line, "fatal error: ") {
+		return true
+	}
+	name, _, ok := strings.Cut(line, ": ")
+	return ok && len(name) > 3 && strings.HasPrefix(name, "SIG") && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
 }
 
 // count returns how many workers of p are in state st.

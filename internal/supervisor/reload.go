@@ -172,6 +172,7 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 		w.end(end)
 	}
 	if s.stopping == stopNot {
+		s.freeModels()
 		s.resume()
 	}
 	s.next()

@@ -110,13 +110,15 @@ func (v service) Events(ctx context.Context, after uint64, follow bool) iter.Seq
 func (s *Supervisor) emit(e admin.Event) { s.history.Append(e) }
 
 // emitWorker records an event of one worker.
-func (s *Supervisor) emitWorker(w *worker, kind, text string) {
+func (s *Supervisor) emitWorker(w *worker, kind, text string) { s.emit(s.workerEvent(w, kind, text)) }
+
+func (s *Supervisor) workerEvent(w *worker, kind, text string) admin.Event {
 	index := w.slot.index
 	e := admin.Event{Kind: kind, Text: text, Pool: w.slot.pool.name, Slot: &index, Generation: w.slot.pool.gen.number}
 	if w.proc != nil {
 		e.PID = w.proc.PID
 	}
-	s.emit(e)
+	return e
 }
 
 // recentEvents is how many of them a status shows.
@@ -127,6 +129,7 @@ func (s *Supervisor) describe() admin.Status {
 	st := admin.Status{
 		Time: time.Now(), Version: s.opts.Version, PID: s.pid, Generation: s.gen.number,
 		Uptime: admin.Duration(s.now()), Operations: s.ops.address, LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
+		Models: s.describeModels(),
 	}
 	for _, sock := range s.gen.sockets {
 		address := sock.Address

@@ -13,6 +13,7 @@ import (
 
 	"preforkd/internal/config"
 	"preforkd/internal/ipc/notify"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
@@ -53,7 +54,8 @@ type Supervisor struct {
 	sampleAt  time.Duration   // when to look at the counters again
 	rates     rates
 	oom       oomKills
-	everReady bool // some worker of this service has been ready
+	deaths    map[*scoreboard.Model]*slot.Deaths // of workers, that models are to blame for
+	everReady bool                               // some worker of this service has been ready
 	announced bool
 	stopping  stopMode
 	stopAt    time.Time // of the signal that began the stop
@@ -83,6 +85,7 @@ func New(opts Options) *Supervisor {
 		opts: opts, cfg: &opts.Config, origin: time.Now(),
 		lifeline: [2]int{-1, -1}, pid: os.Getpid(), history: admin.NewLog(keptEvents),
 		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
+		deaths: map[*scoreboard.Model]*slot.Deaths{},
 	}
 }
 

@@ -206,6 +206,9 @@ func (w *worker) handle(version string) {
 		WorkerHeader:   header,
 		Began:          w.began,
 		Answered:       w.answered,
+		Refusal:        w.refusal,
+		Entering:       w.entering,
+		Left:           w.row.Leave,
 		Log:            w.log,
 		Ready:          func() bool { return !w.leaving.Load() },
 	})

@@ -25,6 +25,7 @@ type Model struct {
 	Version  string
 	Digest   string // hexadecimal SHA-256 over the files of the version
 	Platform string // the engine's, such as "onnxruntime_onnx"
+	Row      int    // of the scoreboard's section models, from 1 on; 0: none
 	Settings ipc.ModelSettings
 	Predict  Predict
 
@@ -132,7 +133,7 @@ func (r *Repository) load(engine inference.Engine, f ipc.ModelFile) error {
 	}
 	m := &Model{
 		Name: f.Name, Version: f.Version, Digest: f.Digest, Platform: engine.Platform(),
-		Settings: f.Options, model: loaded,
+		Row: f.Row, Settings: f.Options, model: loaded,
 	}
 	if m.Predict, err = bind(loaded, f.Options.Predict); err != nil {
 		return errors.Join(err, loaded.Close())

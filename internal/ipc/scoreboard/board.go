@@ -11,9 +11,10 @@ import (
 
 // Board is a mapped scoreboard.
 type Board struct {
-	mem   []byte
-	words []*atomic.Uint64
-	rows  []*Row
+	mem    []byte
+	words  []*atomic.Uint64
+	rows   []*Row
+	models []*Model // none on a board of a version that had no such section
 }
 
 // Create makes a board with rows rows, 1 to 4096, all free and all counters zero. It
@@ -127,6 +128,15 @@ func newBoard(mem []byte) (*Board, error) {
 	if err != nil {
 		return nil, err
 	}
+	models := section{}
+	if _, ok := sections[sectionModels]; ok {
+		if models, err = need(sections, sectionModels, modelBytes, 1); err != nil {
+			return nil, err
+		}
+		if models.rows > maxModels {
+			return nil, fmt.Errorf("section %s: %d rows are more than %d", models.name, models.rows, maxModels)
+		}
+	}
 	b := &Board{mem: mem}
 	for i := range uint64(knownWords) {
 		b.words = append(b.words, wordAt(mem, words.offset+i*words.rowBytes))
@@ -138,6 +148,9 @@ func newBoard(mem []byte) (*Board, error) {
 			index:   int(i),
 		})
 	}
+	for i := range models.rows {
+		b.models = append(b.models, &Model{modelFields: modelAt(mem, models.offset+i*models.rowBytes), number: int(i) + 1})
+	}
 	return b, nil
 }
 
@@ -145,7 +158,7 @@ func newBoard(mem []byte) (*Board, error) {
 // any goroutine: the access would end the process.
 func (b *Board) Close() error {
 	mem := b.mem
-	b.mem, b.words, b.rows = nil, nil, nil
+	b.mem, b.words, b.rows, b.models = nil, nil, nil, nil
 	return unix.Munmap(mem)
 }
 

@@ -34,6 +34,7 @@ const (
 	sectionWords   = "words"
 	sectionRows    = "rows"
 	sectionLatency = "latency"
+	sectionModels  = "models" // a board of an earlier version has none
 )
 
 // The words, by row of their section. The section has room for more, which are zero
@@ -65,6 +66,7 @@ func plan(rows int) ([]section, uint64) {
 		{name: sectionWords, rowBytes: wordBytes, rows: roomWords},
 		{name: sectionRows, rowBytes: rowBytes, rows: uint64(rows)},
 		{name: sectionLatency, rowBytes: histogramBytes, rows: uint64(rows)},
+		{name: sectionModels, rowBytes: modelBytes, rows: newModels},
 	}
 	size := uint64(headerBytes)
 	for i := range sections {

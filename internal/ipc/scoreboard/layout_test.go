@@ -61,13 +61,15 @@ func TestOpenRefuses(t *testing.T) {
 		"rows of nothing":   {put(entry(1, 40), 0), "no bytes"},
 		"in the header":     {put(entry(0, 32), 64), "inside the header"},
 		"overlap":           {put(entry(1, 32), headerBytes), "overlap"},
-		"outside":           {put(entry(2, 48), 3), "reach beyond"},
+		"outside":           {put(entry(3, 48), newModels+1), "reach beyond"},
 		"far outside":       {put(entry(2, 32), 1<<63), "reach beyond"},
 		"overflow":          {put(entry(2, 48), 1<<60), "reach beyond"},
 		"smaller rows":      {put(entry(1, 40), 448), "needs 512"},
 		"fewer histograms":  {put(entry(2, 48), 1), "needs 2"},
 		"no rows":           {put(entry(1, 48), 0), "needs 1"},
 		"fewer words":       {put(entry(0, 48), 5), "needs 6"},
+		"smaller models":    {put(entry(3, 40), 576), "needs 640"},
+		"no models":         {put(entry(3, 48), 0), "needs 1"},
 		"smaller histogram": {put(entry(2, 40), 3520), "needs 3584"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,11 +105,12 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 // TestLaterBoardIsRead: rows are longer, there are more words, and a section that this
-// version does not know stands between those that it does.
+// version does not know stands between those that it does. It has no models: an earlier
+// version has made it.
 func TestLaterBoardIsRead(t *testing.T) {
 	sections := []section{
 		{name: sectionRows, rowBytes: rowBytes + 64, rows: 3},
-		{name: "models", rowBytes: 128, rows: 10},
+		{name: "routes", rowBytes: 128, rows: 10},
 		{name: "empty", rowBytes: 64},
 		{name: sectionLatency, rowBytes: histogramBytes + 128, rows: 5},
 		{name: sectionWords, rowBytes: 128, rows: 40},
@@ -130,6 +133,9 @@ func TestLaterBoardIsRead(t *testing.T) {
 	r.Requests.Add(5)
 	r.Latency.Observe(time.Hour)
 	b.Taker().Store(9)
+	if _, err := b.ClaimModel(ModelKey{"m", "1", strings.Repeat("0", 64)}); err != ErrNoModelRow || b.Model(1) != nil {
+		t.Errorf("%v, %v", b.Model(1), err)
+	}
 	for at, want := range map[uint64]uint64{
 		sections[0].offset + 2*(rowBytes+64) + 3*64:                5,
 		sections[3].offset + 2*(histogramBytes+128) + 64 + 8*433:   1,
@@ -201,6 +207,7 @@ func FuzzOpen(f *testing.F) {
 				r.Settle(pid, 0, ExitUnknown)
 			}
 		}
+		useModels(t, b)
 		if r, err := b.Claim(Holder{}); err == nil {
 			if _, err := b.Attach(r.Ticket()); err != nil {
 				t.Error(err)

@@ -34,9 +34,11 @@ type Fields struct {
 	state      atomic.Uint64
 	exit       atomic.Uint64 // an Exit
 
-	Ticked    Stamp // the worker's scheduler runs
-	BusySince Stamp // start of the oldest engine call in progress; none: no call
-	_         [6]uint64
+	Ticked    Stamp         // the worker's scheduler runs
+	BusySince Stamp         // start of the oldest engine call in progress; none: no call
+	model     atomic.Uint64 // see Enter
+	request   atomic.Uint64
+	_         [4]uint64
 
 	InFlight    Gauge // requests
 	Connections Gauge // open
@@ -72,6 +74,25 @@ func (f *Fields) Respond(status int) {
 		class = 4
 	}
 	f.Responses[class].Add(1)
+}
+
+// Enter says that the worker is about to run a model, whose row has that number, for the
+// request with that digest; Leave, that it has. A worker with several permits would need
+// a place for each.
+//
+// The model is what counts, and it is written last and taken away first: whenever the
+// process dies, the digest beside a model is that of the model's own request.
+func (f *Fields) Enter(model int, request uint64) {
+	f.request.Store(request)
+	f.model.Store(uint64(model))
+}
+
+// Leave takes back what Enter said.
+func (f *Fields) Leave() { f.model.Store(0) }
+
+// Entered returns what Enter said; model is 0 after Leave.
+func (f *Fields) Entered() (model int, request uint64) {
+	return int(f.model.Load()), f.request.Load()
 }
 
 // claim: the claiming supervisor's pid in bits 0 to 31, 0 for a free row; how often the
@@ -211,6 +232,8 @@ func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
 	r.Idle.Set(0)
 	r.Ticked.Clear()
 	r.BusySince.Clear()
+	r.Leave()
+	r.request.Store(0)
 	r.claim.Store(c &^ claimed)
 	return left, true
 }

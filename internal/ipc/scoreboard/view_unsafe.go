@@ -14,6 +14,8 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.exit)-0*lineBytes-56]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Ticked)-1*lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.BusySince)-1*lineBytes-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.model)-1*lineBytes-16]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.request)-1*lineBytes-24]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.InFlight)-2*lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Idle)-2*lineBytes-16]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Requests)-3*lineBytes]
@@ -28,6 +30,16 @@ var (
 	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})-histogramBytes]
 	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})%lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(Histogram{}.buckets)-lineBytes]
+
+	_ = [1]struct{}{}[unsafe.Sizeof(modelFields{})-modelBytes]
+	_ = [1]struct{}{}[unsafe.Sizeof(modelFields{})%lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.quarantined)-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.Deaths)-16]
+	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.since)-48]
+	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.digest)-2*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.version)-2*lineBytes-32]
+	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.name)-3*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.cause)-7*lineBytes]
 
 	_ = [1]struct{}{}[unsafe.Sizeof(Stamp{})-unsafe.Sizeof(atomic.Uint64{})]
 )
@@ -45,6 +57,10 @@ func fieldsAt(mem []byte, offset uint64) *Fields {
 
 func histogramAt(mem []byte, offset uint64) *Histogram {
 	return (*Histogram)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+histogramBytes])))
+}
+
+func modelAt(mem []byte, offset uint64) *modelFields {
+	return (*modelFields)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+modelBytes])))
 }
 
 func stampOf(word *atomic.Uint64) *Stamp { return (*Stamp)(unsafe.Pointer(word)) }

@@ -32,6 +32,7 @@ type service struct {
 	status  func(context.Context) (Status, error)
 	reload  func(context.Context, ReloadRequest, func(Progress)) (ReloadResult, error)
 	scale   func(context.Context, ScaleRequest) (ScaleResult, error)
+	models  []Model
 	mu      sync.Mutex // guards stopped
 	stopped []bool
 }
@@ -44,6 +45,19 @@ func (s *service) Reload(ctx context.Context, r ReloadRequest, p func(Progress))
 
 func (s *service) Scale(ctx context.Context, r ScaleRequest) (ScaleResult, error) {
 	return s.scale(ctx, r)
+}
+
+func (s *service) Models(context.Context) ([]Model, error) { return s.models, nil }
+
+func (s *service) Release(_ context.Context, name string) (ReleaseResult, error) {
+	for i := range s.models {
+		if m := &s.models[i]; m.Name == name {
+			was := m.State
+			m.State = "serving"
+			return ReleaseResult{Model: name, Released: was == StateQuarantined, Message: name + " is served again"}, nil
+		}
+	}
+	return ReleaseResult{}, usage("there is no model "+name, "name another")
 }
 
 func (s *service) Stop(_ context.Context, quick bool) error {

@@ -18,7 +18,11 @@ type Event struct {
 	Slot       *int      `json:"slot,omitempty"` // nil: of no slot
 	PID        int       `json:"pid,omitempty"`
 	Generation uint64    `json:"generation,omitempty"`
-	Lost       uint64    `json:"lost,omitempty"` // of KindLost: how many events
+	Model      string    `json:"model,omitempty"`
+	Version    string    `json:"version,omitempty"` // of the model
+	Request    string    `json:"request,omitempty"` // digest of the one in which a worker died of the model
+	Count      uint64    `json:"count,omitempty"`   // of a quarantine: how many workers died
+	Lost       uint64    `json:"lost,omitempty"`    // of KindLost: how many events
 }
 
 // KindLost is the kind of an event that stands for Lost others, which are no longer

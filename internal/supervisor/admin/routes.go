@@ -39,6 +39,8 @@ func (s *Server) routes() http.Handler {
 		"/v1/status": {http.MethodGet, nil, s.status},
 		"/v1/reload": {http.MethodPost, []string{"dry_run", "no_wait"}, s.reload},
 		"/v1/scale":  {http.MethodPost, []string{"workers", "pool", "no_wait"}, s.scale},
+		modelsPath:   {http.MethodGet, nil, s.models},
+		releaseRoute: {http.MethodPost, nil, s.release},
 		"/v1/stop":   {http.MethodPost, []string{"quick"}, s.stop},
 		"/v1/events": {http.MethodGet, []string{"after", "follow"}, s.events},
 	}
@@ -55,9 +57,14 @@ func (s *Server) routes() http.Handler {
 // serve finds the route of c and carries it out. An error after the answer has begun has
 // been told within it.
 func (c *call) serve(table map[string]route) error {
-	rt, ok := table[c.r.URL.Path]
+	path := c.r.URL.Path
+	if _, ok := released(path); ok {
+		path = releaseRoute
+	}
+	rt, ok := table[path]
 	if !ok {
-		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path), "use one of /v1/status, /v1/reload, /v1/scale, /v1/stop, /v1/events")
+		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path),
+			"use one of /v1/status, /v1/reload, /v1/scale, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
 	}
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)

@@ -32,6 +32,10 @@ type Service interface {
 	// Scale changes the size of a pool and returns when it has it, or why it has not; the
 	// result has a Pool where something was begun. ctx is as for Reload.
 	Scale(ctx context.Context, r ScaleRequest) (ScaleResult, error)
+	// Models returns the models of the generation in charge.
+	Models(ctx context.Context) ([]Model, error)
+	// Release ends the quarantine of a model, if it is quarantined.
+	Release(ctx context.Context, name string) (ReleaseResult, error)
 	// Stop begins to stop the service and returns at once.
 	Stop(ctx context.Context, quick bool) error
 	// Events yields what Log.Events does.

@@ -39,6 +39,7 @@ type Status struct {
 	Listen     []string  `json:"listen"`               // as "127.0.0.1:8000" and "unix:/run/preforkd/http.sock"
 	Operations string    `json:"operations,omitempty"` // address of /metrics; empty: none
 	Pools      []Pool    `json:"pools"`
+	Models     []Model   `json:"models"`                // of the generation in charge
 	LastReload *Reload   `json:"last_reload,omitempty"` // nil: none yet
 	Events     []Event   `json:"events"`                // the latest, oldest first
 }

@@ -28,6 +28,7 @@ func Table(w io.Writer, st Status) error {
 		fmt.Fprintf(&b, "last reload %s: %s, took %s%s\n",
 			r.Time.Format(timeLayout), clean(r.Outcome), latency(r.Took), prefixed(": ", clean(r.Reason)))
 	}
+	quarantined(&b, st.Models)
 	for _, p := range st.Pools {
 		fmt.Fprintf(&b, "\npool %s, %s", clean(p.Name), plural(p.Size, "worker"))
 		if p.Configured != p.Size && p.Configured > 0 {

@@ -19,6 +19,7 @@ type Snapshot struct {
 	Pools      []Pool
 	Restarts   map[string]uint64 // workers that were started in place of another, by why that had ended
 	Reload     Reload
+	Models     []Model // of the generation in charge, each name once
 }
 
 // Pool is a number of workers of one kind.
@@ -26,6 +27,13 @@ type Pool struct {
 	Name   string
 	Size   int            // how many it shall have
 	States map[string]int // how many processes are in each state; all states are there
+}
+
+// Model is one model that is served, or would be.
+type Model struct {
+	Name, Version string
+	Quarantined   bool
+	Deaths        uint64 // of workers, in the middle of its requests, since it is served with its content
 }
 
 // Reload is how the last reload went; before the first one, how the service started.
@@ -68,6 +76,8 @@ var (
 	exits        = counter("preforkd_worker_exits_total", "Worker processes that ended, however and why.")
 	reloadOK     = gauge("preforkd_last_reload_success", "1 if the last reload was committed, 0 if it failed. Before the first one, 1: the start.")
 	reloadAt     = gauge("preforkd_last_reload_timestamp_seconds", "When the last reload ended, or the service started, as Unix time.")
+	quarantined  = gauge("preforkd_model_quarantined", "1 while the model's requests are refused because it ended too many workers.", "model", "version")
+	modelDeaths  = counter("preforkd_model_worker_deaths_total", "Workers that ended in the middle of the model's requests, and by its doing.", "model", "version")
 	requests     = counter("preforkd_http_requests_total", "Requests that a worker answered, by class of the status.", "code")
 	inFlight     = gauge("preforkd_http_requests_in_flight", "Requests that workers are answering.")
 	lost         = counter("preforkd_http_requests_lost_total", "Requests that ended unanswered with their worker.")
@@ -80,7 +90,7 @@ var (
 	durationDesc = prometheus.NewDesc("preforkd_http_request_duration_seconds", "Time from a request's being read to its answer.", nil, nil)
 
 	plain = []metric{
-		buildInfo, generation, poolWorkers, workers, restarts, exits, reloadOK, reloadAt, requests, inFlight, lost,
+		buildInfo, generation, poolWorkers, workers, restarts, exits, reloadOK, reloadAt, quarantined, modelDeaths, requests, inFlight, lost,
 		connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
@@ -130,12 +140,20 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, cause := range slices.Sorted(maps.Keys(s.Restarts)) {
 		put(restarts, float64(s.Restarts[cause]), cause)
 	}
-	ok := 0.0
-	if s.Reload.OK {
-		ok = 1
+	for _, m := range s.Models {
+		put(quarantined, truth(m.Quarantined), m.Name, m.Version)
+		put(modelDeaths, float64(m.Deaths), m.Name, m.Version)
 	}
-	put(reloadOK, ok)
+	put(reloadOK, truth(s.Reload.OK))
 	put(reloadAt, float64(s.Reload.At.UnixMilli())/1e3)
+}
+
+// truth is 1 or 0.
+func truth(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // fromBoard puts the sums over all rows.

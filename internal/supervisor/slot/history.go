@@ -7,6 +7,8 @@ type Policy struct {
 	MaxCrashes  int           // within CrashWindow; beyond it the slot has failed
 	CrashWindow time.Duration // also how long a failed slot waits between attempts
 	MaxWait     time.Duration // the longest wait before another restart
+	// QuarantineAfter is how many workers one model may end within CrashWindow; 0: any number.
+	QuarantineAfter int
 }
 
 // firstWait is the waiting time before the second restart: small enough that a service

@@ -36,6 +36,14 @@ type Options struct {
 	// and before that is sent, once for each; nil: neither.
 	Began    func()
 	Answered func(status int, took time.Duration)
+	// Refusal says why a model's requests are refused for now; empty: they are not. It is
+	// called before a request's body is read and once more, after Entering, before the
+	// model runs; nil: no model is refused.
+	Refusal func(m *repository.Model) string
+	// Entering is called when m is about to run for a request with that body, Left when it
+	// has run; nil: neither.
+	Entering func(m *repository.Model, body []byte)
+	Left     func()
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready tells whether this worker may take traffic; nil: always.
@@ -71,6 +79,12 @@ func New(o Options) *API {
 	}
 	if o.Answered == nil {
 		o.Answered = func(int, time.Duration) {}
+	}
+	if o.Refusal == nil {
+		o.Refusal = func(*repository.Model) string { return "" }
+	}
+	if o.Entering == nil {
+		o.Entering, o.Left = func(*repository.Model, []byte) {}, func() {}
 	}
 	a := &API{Options: o, busy: busyError(o.RequestTimeout), leaving: leavingError(), calls: make([]call, o.Permits.Size())}
 	for i := range a.calls {

@@ -218,11 +218,16 @@ func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, in
 	}
 	c := &a.calls[permit]
 	until := c.begin(ctx, m, start, a.RequestTimeout)
+	a.Entering(m, ctx.Request.Body())
 	defer func() { // the engine may panic
+		a.Left()
 		if err = c.end(until, err); err == errAnswered {
 			ctx.SetUserValue(errAnswered, true) // a panic leaves no error
 		}
 		a.Permits.Release(permit)
 	}()
+	if err := a.refusal(m); err != nil { // it may have been quarantined while this one waited
+		return err
+	}
 	return m.RunUntil(c.stop, in, out)
 }

@@ -20,6 +20,7 @@ var (
 	errNoRoute  = errors.New("no such path")
 	errMethod   = errors.New("method not allowed")
 	errNotReady = errors.New("not ready")
+	errRefused  = errors.New("the model is quarantined")
 	errUnusable = errors.New("the model does not answer POST /predict")
 	errLength   = errors.New("Content-Length: missing, so that the body is empty")
 	errEncoding = errors.New("Content-Encoding: only identity is supported")
@@ -45,6 +46,7 @@ var statuses = []struct {
 	{fasthttp.ErrBodyTooLarge, fasthttp.StatusRequestEntityTooLarge},
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
 	{errNotReady, fasthttp.StatusServiceUnavailable},
+	{errRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrTimeout, fasthttp.StatusGatewayTimeout},
 	{inference.ErrStopped, fasthttp.StatusGatewayTimeout},
@@ -94,6 +96,14 @@ func unknown(err error, name, version []byte) error {
 		return describe(err, "Request for unknown model: '%s' version %s is not found", name, version)
 	}
 	return describe(err, "Request for unknown model: '%s' is not found", name)
+}
+
+// refusal returns why m's requests are refused for now; nil: they are not.
+func (a *API) refusal(m *repository.Model) error {
+	if why := a.Refusal(m); why != "" {
+		return &described{why, errRefused}
+	}
+	return nil
 }
 
 func busyError(limit time.Duration) error {

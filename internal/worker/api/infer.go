@@ -11,6 +11,15 @@ import (
 	"preforkd/internal/worker/codec"
 )
 
+// runnable is find for requests that run the model.
+func (a *API) runnable(t target) (*repository.Model, error) {
+	m, err := a.find(t)
+	if err == nil {
+		err = a.refusal(m)
+	}
+	return m, err
+}
+
 // find returns the model of t, or the default one.
 func (a *API) find(t target) (*repository.Model, error) {
 	if len(t.model) > 0 {
@@ -35,7 +44,7 @@ func (a *API) find(t target) (*repository.Model, error) {
 
 // infer answers POST /v2/models/…/infer.
 func (a *API) infer(ctx *fasthttp.RequestCtx, t target) error {
-	m, err := a.find(t)
+	m, err := a.runnable(t)
 	if err != nil {
 		return err
 	}
@@ -58,7 +67,7 @@ func (a *API) infer(ctx *fasthttp.RequestCtx, t target) error {
 
 // predict answers POST /predict.
 func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
-	m, err := a.find(t)
+	m, err := a.runnable(t)
 	if err != nil {
 		return err
 	}

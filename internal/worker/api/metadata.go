@@ -32,9 +32,10 @@ func (a *API) server(ctx *fasthttp.RequestCtx, _ target) error {
 	return nil
 }
 
-// modelReady answers GET /v2/models/…/ready: a model that is found is loaded.
+// modelReady answers GET /v2/models/…/ready: a model that is found is loaded, and ready
+// unless it is quarantined.
 func (a *API) modelReady(ctx *fasthttp.RequestCtx, t target) error {
-	m, err := a.find(t)
+	m, err := a.runnable(t)
 	if err != nil {
 		return err
 	}
