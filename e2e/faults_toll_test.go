@@ -34,8 +34,8 @@ func (d *toll) strike(pid int) (owned int) {
 	return d.bury(pid, d.kill(pid))
 }
 
-// kill kills a process and returns the clients whose connections it held, for bury.
-func (d *toll) kill(pid int) (held []string) {
+// kill kills a process and returns the connections that it held, for bury.
+func (d *toll) kill(pid int) (held map[string]string) {
 	d.t.Helper()
 	if testkit.Freeze(d.t, pid) {
 		held = testkit.Held(d.t, pid, d.address)
@@ -45,13 +45,13 @@ func (d *toll) kill(pid int) (held []string) {
 }
 
 // bury waits for the end of a process that was killed, and counts as strike does.
-func (d *toll) bury(pid int, held []string) (owned int) {
+func (d *toll) bury(pid int, held map[string]string) (owned int) {
 	d.t.Helper()
 	testkit.Gone(d.t, pid)
 	d.dead[pid] = true
 	alive := testkit.Connected(d.t, d.address)
-	for _, client := range held {
-		if !alive[client] {
+	for socket, client := range held {
+		if !alive[socket] {
 			d.owned[client]++
 			owned++
 		}

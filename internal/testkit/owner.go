@@ -61,10 +61,10 @@ func Gone(t testing.TB, pid int) {
 // lies behind a socket that comes or goes meanwhile may be passed over.
 const looks = 10
 
-// Held returns the clients, by their addresses, of the TCP connections to address that pid,
-// which is frozen, has a descriptor of. Who serves a connection only its worker knows; but
-// nobody serves one that he has no descriptor of.
-func Held(t testing.TB, pid int, address string) []string {
+// Held returns the TCP connections to address that pid, which is frozen, has a descriptor of:
+// the clients' addresses, by the sockets' inode numbers. Who serves a connection only its
+// worker knows; but nobody serves one that he has no descriptor of.
+func Held(t testing.TB, pid int, address string) map[string]string {
 	t.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	if err != nil {
@@ -78,11 +78,11 @@ func Held(t testing.TB, pid int, address string) []string {
 			}
 		}
 	}
-	var clients []string
+	clients := map[string]string{}
 	for range looks {
 		for _, c := range connections(t) {
 			if missing[c.inode] && c.state == established && c.server == address {
-				clients = append(clients, c.client)
+				clients[c.inode] = c.client
 			}
 			delete(missing, c.inode)
 		}
@@ -95,23 +95,23 @@ func Held(t testing.TB, pid int, address string) []string {
 			break
 		}
 	}
-	slices.Sort(clients)
-	return slices.Compact(clients)
+	return clients
 }
 
-// Connected returns which clients have an established TCP connection to address that some
-// process has accepted, or that waits in a handoff queue.
+// Connected returns the established TCP connections to address that some process has
+// accepted, or that wait in a handoff queue, by the sockets' inode numbers. (An address would
+// not do: a client that was reset may be back from the same port at once.)
 func Connected(t testing.TB, address string) map[string]bool {
 	t.Helper()
-	clients := map[string]bool{}
+	sockets := map[string]bool{}
 	for range 3 {
 		for _, c := range connections(t) {
 			if c.state == established && c.server == address && c.inode != "0" {
-				clients[c.client] = true
+				sockets[c.inode] = true
 			}
 		}
 	}
-	return clients
+	return sockets
 }
 
 // connection is a TCP socket as /proc/net/tcp shows it (proc_net(5)).

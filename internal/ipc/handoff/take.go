@@ -113,6 +113,9 @@ func rights(control []byte) (fds []int) {
 		return nil
 	}
 	for i := range messages {
+		if len(messages[i].Data)%4 != 0 { // no whole descriptors: ParseUnixRights would panic
+			continue
+		}
 		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
 			fds = append(fds, got...)
 		}

@@ -154,7 +154,7 @@ func FuzzGet(f *testing.F) {
 func FuzzControl(f *testing.F) {
 	f.Add(unix.UnixCredentials(&unix.Ucred{Pid: 7}))
 	f.Add(append(unix.UnixRights(3, 4), unix.UnixCredentials(&unix.Ucred{Pid: 7})...))
-	f.Add(unix.UnixRights(1)[:17])
+	f.Add([]byte("\x11\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x000"))
 	f.Fuzz(func(t *testing.T, oob []byte) {
 		if _, fds := control(oob); 4*len(fds) > len(oob) {
 			t.Errorf("%d descriptors in %d bytes", len(fds), len(oob))

@@ -112,7 +112,12 @@ func control(oob []byte) (pid int, fds []int) {
 	for i := range messages {
 		if cred, err := syscall.ParseUnixCredentials(&messages[i]); err == nil {
 			pid = int(cred.Pid)
-		} else if got, err := syscall.ParseUnixRights(&messages[i]); err == nil {
+			continue
+		}
+		if len(messages[i].Data)%4 != 0 { // no whole descriptors: ParseUnixRights would panic
+			continue
+		}
+		if got, err := syscall.ParseUnixRights(&messages[i]); err == nil {
 			fds = append(fds, got...)
 		}
 	}

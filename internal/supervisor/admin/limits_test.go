@@ -30,6 +30,8 @@ func raw(t *testing.T, path, text string) net.Conn {
 	return c
 }
 
+const shortWrite = 50 * time.Millisecond
+
 // short serves with limits that a test can wait for.
 func short(t *testing.T, s *service) string {
 	t.Helper()
@@ -38,7 +40,7 @@ func short(t *testing.T, s *service) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.write = 50 * time.Millisecond
+	server.write = shortWrite
 	server.http.ReadHeaderTimeout = 50 * time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -50,6 +52,27 @@ func short(t *testing.T, s *service) string {
 		}
 	})
 	return path
+}
+
+// TestLateAnswers: what the service has taken long for is sent all the same, be it an error
+// or an answer, also where nothing was written before.
+func TestLateAnswers(t *testing.T) {
+	const late = 4 * shortWrite
+	refused := &ipc.Failure{Exit: ipc.ExitConfig, What: "refused late"}
+	s := &service{Log: NewLog(10), reload: func(_ context.Context, r ReloadRequest, _ func(Progress)) (ReloadResult, error) {
+		<-time.After(late)
+		if r.DryRun {
+			return ReloadResult{Message: "late as well"}, nil
+		}
+		return ReloadResult{}, refused
+	}}
+	path := short(t, s)
+	for query, want := range map[string]string{"": "refused late", "?dry_run=1": "late as well"} {
+		c := raw(t, path, "POST /v1/reload"+query+" HTTP/1.1\r\nHost: preforkd\r\nConnection: close\r\n\r\n")
+		if text, err := io.ReadAll(c); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%q, %v, want %q", text, err, want)
+		}
+	}
 }
 
 // TestClientThatDoesNotRead costs the service nothing and loses its connection.

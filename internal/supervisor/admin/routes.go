@@ -46,7 +46,7 @@ func (s *Server) routes() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{w: w, r: r, control: http.NewResponseController(w), limit: s.write}
-		_ = c.control.SetWriteDeadline(time.Now().Add(c.limit))
+		_ = c.wind()
 		defer c.bug()
 		if err := c.serve(table); err != nil && !c.started {
 			c.fail(err)
@@ -171,8 +171,13 @@ func (s *Server) events(c *call) error {
 	return nil
 }
 
+// wind gives the client its time to take what is written next, however long the service
+// has taken before.
+func (c *call) wind() error { return c.control.SetWriteDeadline(time.Now().Add(c.limit)) }
+
 // begin starts an answer with status 200.
 func (c *call) begin(contentType string) {
+	_ = c.wind()
 	c.started = true
 	c.w.Header().Set("Content-Type", contentType)
 	c.w.WriteHeader(http.StatusOK)
@@ -194,7 +199,7 @@ func (c *call) encode(v any) error {
 // line adds a line with v to the answer and waits until the client has taken it, or has
 // not done so in time.
 func (c *call) line(v any) error {
-	if err := c.control.SetWriteDeadline(time.Now().Add(c.limit)); err != nil {
+	if err := c.wind(); err != nil {
 		return err
 	}
 	if err := c.encode(v); err != nil {
@@ -220,6 +225,7 @@ func (c *call) bug() {
 
 // fail answers with err.
 func (c *call) fail(err error) {
+	_ = c.wind()
 	c.started = true
 	_ = c.control.SetWriteDeadline(time.Now().Add(c.limit)) // what failed may have taken long
 	f := failure(err)
