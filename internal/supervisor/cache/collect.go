@@ -1,8 +1,6 @@
 package cache
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -168,24 +166,7 @@ func warmup(path string) ([]ipc.WarmupCase, error) {
 	if err != nil {
 		return nil, modelsFailure(path, err)
 	}
-	var cases []ipc.WarmupCase
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&cases); err != nil {
-		return nil, &ipc.Failure{
-			Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %v", path, err), Err: err,
-			Try: `write a list of {"request": {…}, "outputs": {"NAME": [values]}, "tolerance": 1e-4}`,
-		}
-	}
-	for i, c := range cases {
-		if len(c.Request) == 0 || c.Tolerance < 0 {
-			return nil, &ipc.Failure{
-				Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: case %d has no request, or a negative tolerance", path, i),
-				Try: "write the body of an inference request",
-			}
-		}
-	}
-	return cases, nil
+	return parseWarmup(path, data)
 }
 
 // versions returns the versions in dir, lowest first. A version is a decimal number
