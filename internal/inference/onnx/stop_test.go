@@ -119,8 +119,14 @@ func TestHiddenIsCareful(t *testing.T) {
 		object any
 		fields []string
 	}{
-		{nil, nil}, {7, nil}, {&outer{}, []string{"none"}}, {&outer{n: 1}, []string{"n"}}, {&outer{}, []string{"s", "o"}},
-		{&outer{s: &inner{o: nil}}, []string{"s", "o"}}, {(*outer)(nil), []string{"s"}}, {new(int), []string{"s"}},
+		{nil, nil},
+		{7, nil},
+		{&outer{}, []string{"none"}},
+		{&outer{n: 1}, []string{"n"}},
+		{&outer{}, []string{"s", "o"}},
+		{&outer{s: &inner{o: nil}}, []string{"s", "o"}},
+		{(*outer)(nil), []string{"s"}},
+		{new(int), []string{"s"}},
 	} {
 		if p := hidden(c.object, c.fields...); p != nil {
 			t.Errorf("%T %v: %v", c.object, c.fields, p)
