@@ -2,8 +2,12 @@ package worker
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
+	"path/filepath"
+	"slices"
 
 	"preforkd/internal/inference"
 	"preforkd/internal/inference/repository"
@@ -28,14 +32,25 @@ func (w *worker) selfTest(ctx context.Context) error {
 				return fmt.Errorf("self-test of model %s: %w", file.Name, err)
 			}
 			if err := w.answer(m, &c); err != nil {
-				return &ipc.Failure{
-					Exit: ipc.ExitBoot, What: fmt.Sprintf("self-test of model %s, case %d: %v", file.Name, i, err), Err: err,
-					Try: "correct the model or its warmup.json",
-				}
+				return testFailure(&file, i, err)
 			}
 		}
 	}
 	return nil
+}
+
+// testFailure says what the request with this index ended with.
+func testFailure(file *ipc.ModelFile, index int, err error) error {
+	f := &ipc.Failure{Exit: ipc.ExitBoot, Err: err}
+	if len(file.Warmup) == 0 {
+		f.What = fmt.Sprintf("self-test of model %s, version %s, with zeros: %v", file.Name, file.Version, err)
+		f.Try = "correct the model, or write a warmup.json with a request that it answers"
+		return f
+	}
+	path := filepath.Join(filepath.Dir(filepath.Dir(file.Source)), "warmup.json") // beside the versions
+	f.What = fmt.Sprintf("self-test of model %s, version %s: %s, request %d: %v", file.Name, file.Version, path, index, err)
+	f.Try = "correct the model or this file"
+	return f
 }
 
 // answer runs one case and compares.
@@ -44,7 +59,7 @@ func (w *worker) answer(m *repository.Model, c *ipc.WarmupCase) error {
 	if len(c.Request) > 0 {
 		var r codec.InferRequest
 		if err := r.Decode(c.Request, m.Inputs(), m.Outputs()); err != nil {
-			return fmt.Errorf("request: %w", err)
+			return fmt.Errorf("its body: %w", err)
 		}
 		in = r.Inputs
 	} else if err := zeros(&in, m.Inputs()); err != nil {
@@ -65,9 +80,9 @@ func (w *worker) answer(m *repository.Model, c *ipc.WarmupCase) error {
 			return fmt.Errorf("output %q: %w", m.Outputs()[i].Name, err)
 		}
 	}
-	for name := range c.Outputs {
+	for _, name := range slices.Sorted(maps.Keys(c.Outputs)) {
 		if !has(m.Outputs(), name) {
-			return fmt.Errorf("the model has no output %q", name)
+			return fmt.Errorf("output %q: the model has none of this name", name)
 		}
 	}
 	return nil
@@ -105,35 +120,77 @@ func zeros(in *[]inference.Tensor, infos []inference.TensorInfo) error {
 
 // compare demands finite numbers, and the expected ones where there are any.
 func compare(t *inference.Tensor, c *ipc.WarmupCase) error {
-	var got []float64
-	switch t.DataType {
-	case inference.FP32:
-		for _, v := range t.Float32s() {
-			got = append(got, float64(v))
-		}
-	case inference.Int64:
-		for _, v := range t.Int64s() {
-			got = append(got, float64(v))
-		}
-	default:
-		return nil // whatever bytes they are, they are no number out of range
+	want, expected := c.Outputs[t.Name]
+	n, err := inference.Elements(t.Shape)
+	if err != nil {
+		return err
 	}
-	for i, v := range got {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Errorf("value %d is %v", i, v)
+	for i := range int(n) {
+		v := number(t.DataType, t.Raw(), i)
+		wrong := math.IsNaN(v) || math.IsInf(v, 0)
+		if expected && i < len(want) && (wrong || math.Abs(v-want[i]) > c.Tolerance) {
+			return fmt.Errorf("value %d is %v, expected is %v, tolerance %v", i, v, want[i], c.Tolerance)
+		}
+		if wrong {
+			return fmt.Errorf("value %d is %v, which is not finite", i, v)
 		}
 	}
-	want, ok := c.Outputs[t.Name]
-	if !ok {
-		return nil
-	}
-	if len(want) != len(got) {
-		return fmt.Errorf("%d values, expected are %d", len(got), len(want))
-	}
-	for i, v := range got {
-		if math.Abs(v-want[i]) > c.Tolerance {
-			return fmt.Errorf("value %d is %v, expected is %v", i, v, want[i])
-		}
+	if expected && len(want) != int(n) {
+		return fmt.Errorf("it has %d values, of shape %v, expected are %d", n, t.Shape, len(want))
 	}
 	return nil
+}
+
+// number returns element i of raw as a number; of integers beyond 2^53 the nearest.
+func number(dt inference.DataType, raw []byte, i int) float64 {
+	raw = raw[i*dt.Size():]
+	little := binary.LittleEndian
+	switch dt {
+	case inference.Bool, inference.Uint8:
+		return float64(raw[0])
+	case inference.Uint16:
+		return float64(little.Uint16(raw))
+	case inference.Uint32:
+		return float64(little.Uint32(raw))
+	case inference.Uint64:
+		return float64(little.Uint64(raw))
+	case inference.Int8:
+		return float64(int8(raw[0]))
+	case inference.Int16:
+		return float64(int16(little.Uint16(raw)))
+	case inference.Int32:
+		return float64(int32(little.Uint32(raw)))
+	case inference.Int64:
+		return float64(int64(little.Uint64(raw)))
+	case inference.FP16:
+		return half(little.Uint16(raw))
+	case inference.BF16: // the upper half of an FP32
+		return float64(math.Float32frombits(uint32(little.Uint16(raw)) << 16))
+	case inference.FP32:
+		return float64(math.Float32frombits(little.Uint32(raw)))
+	case inference.FP64:
+		return math.Float64frombits(little.Uint64(raw))
+	}
+	return math.NaN() // no tensor of an engine has another type
+}
+
+// half is an FP16: one bit of sign, five of exponent, ten of fraction (IEEE 754, binary16).
+func half(bits uint16) float64 {
+	exponent, fraction := int(bits>>10&0x1f), float64(bits&0x3ff)
+	v := 0.0
+	switch exponent {
+	case 0:
+		v = math.Ldexp(fraction, -24)
+	case 0x1f:
+		v = math.Inf(1)
+		if fraction != 0 {
+			return math.NaN()
+		}
+	default:
+		v = math.Ldexp(1024+fraction, exponent-25)
+	}
+	if bits>>15 == 1 {
+		v = -v
+	}
+	return v
 }

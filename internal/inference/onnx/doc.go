@@ -10,6 +10,8 @@
 // input shapes. A shape met before costs no allocation: see binding.go. Outputs whose
 // shape only the run itself can tell are allocated by ONNX Runtime: see trust.
 //
+// A run can be stopped between two operators, where ONNX Runtime looks: see stop.go.
+//
 // Files that are no models are errors. A file that was made to harm, or damaged in an
 // unlucky place, can still end the process inside ONNX Runtime: an abort, or a run
 // without end. What contains that is the worker's process and its clocks.

@@ -122,9 +122,9 @@ func TestHiddenIsCareful(t *testing.T) {
 		{nil, nil},
 		{7, nil},
 		{&outer{}, []string{"none"}},
-		{&outer{}, []string{"n"}},
+		{&outer{n: 1}, []string{"n"}},
 		{&outer{}, []string{"s", "o"}},
-		{&outer{s: &inner{}}, []string{"s", "o"}},
+		{&outer{s: &inner{o: nil}}, []string{"s", "o"}},
 		{(*outer)(nil), []string{"s"}},
 		{new(int), []string{"s"}},
 	} {

@@ -1,11 +1,8 @@
 package cache
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -169,35 +166,7 @@ func warmup(path string) ([]ipc.WarmupCase, error) {
 	if err != nil {
 		return nil, modelsFailure(path, err)
 	}
-	return decodeWarmup(path, data)
-}
-
-// decodeWarmup reads the content of path: one list, and nothing behind it.
-func decodeWarmup(path string, data []byte) ([]ipc.WarmupCase, error) {
-	var cases []ipc.WarmupCase
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	err := d.Decode(&cases)
-	if err == nil {
-		if _, more := d.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("more follows after the list")
-		}
-	}
-	if err != nil {
-		return nil, &ipc.Failure{
-			Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %v", path, err), Err: err,
-			Try: `write a list of {"request": {…}, "outputs": {"NAME": [values]}, "tolerance": 1e-4}`,
-		}
-	}
-	for i, c := range cases {
-		if len(c.Request) == 0 || string(c.Request) == "null" || c.Tolerance < 0 {
-			return nil, &ipc.Failure{
-				Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: case %d has no request, or a negative tolerance", path, i),
-				Try: "write the body of an inference request",
-			}
-		}
-	}
-	return cases, nil
+	return parseWarmup(path, data)
 }
 
 // versions returns the versions in dir, lowest first. A version is a decimal number

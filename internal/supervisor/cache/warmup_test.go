@@ -3,71 +3,70 @@ package cache
 import (
 	"encoding/json"
 	"errors"
-	"reflect"
 	"strings"
 	"testing"
 
 	"preforkd/internal/ipc"
 )
 
-func TestWarmupIsReadStrictly(t *testing.T) {
+func TestWarmup(t *testing.T) {
 	for text, want := range map[string]string{
-		`[{"request":{}}]`: "",
-		`[]`:               "",
-		"[{\"request\":{},\"outputs\":{\"y\":[1,2]},\"tolerance\":0.5}]\n": "",
-		``:                                   "EOF",
-		`[{"request":{}}`:                    "EOF",
-		`[{"request":{}}] []`:                "more follows",
-		`[{"request":{}}]]`:                  "more follows",
-		`{"request":{}}`:                     "cannot unmarshal object",
-		`[{"reqest":{}}]`:                    "reqest",
-		`[{}]`:                               "case 0 has no request",
-		`[{"request":{}},{"request":null}]`:  "case 1 has no request",
-		`[{"request":{},"tolerance":-1}]`:    "case 0",
-		`[{"request":{},"tolerance":1e999}]`: "tolerance",
+		`[]`: "",
+		`[{"request":{"inputs":[]},"outputs":{"label":[0,1.5]},"tolerance":1e-4}, {"request": {}}]` + "\n": "",
+
+		``:                                "w.json:1:1: it is empty",
+		`[{`:                              "w.json:1:3: it ends early",
+		`null`:                            "w.json: it is null, not a list",
+		`{}`:                              "w.json:1:2: object is out of place here",
+		"[{\n\"request\": {},}]":          "w.json:2:15: invalid character '}'",
+		`[{"requests":{}}]`:               `w.json: json: unknown field "requests"`,
+		`[{"request":{}}] x`:              "something follows the list",
+		`[{"request":{}}][]`:              "something follows the list",
+		`[{"request":{}},{}]`:             `w.json, request 1: it has no "request"`,
+		`[{"request":null}]`:              `w.json, request 0: "request" is no object`,
+		`[{"request":[1]}]`:               `w.json, request 0: "request" is no object`,
+		`[{"request":{},"tolerance":-1}]`: `w.json, request 0: "tolerance" is -1, less than 0`,
+		`[{"request":{},"outputs":{"y":["NaN"]}}]`: "outputs: string is out of place here",
 	} {
-		_, err := decodeWarmup("m/warmup.json", []byte(text))
+		cases, err := parseWarmup("w.json", []byte(text))
 		if want == "" {
-			if err != nil {
-				t.Errorf("%s: %v", text, err)
+			if err != nil || strings.Count(text, "request") != len(cases) {
+				t.Errorf("%s: %d cases, %v", text, len(cases), err)
 			}
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "m/warmup.json") {
-			t.Errorf("%s: %v, want %q", text, err, want)
+		var f *ipc.Failure
+		if !errors.As(err, &f) || f.Exit != ipc.ExitConfig || f.Try == "" || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v\nwant %s", text, err, want)
 		}
 	}
 }
 
-// FuzzWarmup: what is accepted reaches a worker unchanged, through the manifest; what is not
-// names the file.
+// FuzzWarmup: whatever the file holds, the answer is cases that can be sent to a worker,
+// or an error that names the file.
 func FuzzWarmup(f *testing.F) {
-	f.Add([]byte(`[{"request":{"inputs":[]},"outputs":{"y":[1,-2.5e3]},"tolerance":1e-4}]`))
-	f.Add([]byte(`[{"request":[1, 2]},{"request":"x","outputs":null}] `))
-	f.Add([]byte(`[{"request":{`))
+	f.Add([]byte(`[{"request":{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]},"outputs":{"y":[0]},"tolerance":0.1}]`))
+	f.Add([]byte("[{\"request\": {}},\n {\"tolerance\": -1}]"))
+	f.Add([]byte("null"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		cases, err := decodeWarmup("m/warmup.json", data)
+		cases, err := parseWarmup("w.json", data)
 		if err != nil {
-			if bad := (*ipc.Failure)(nil); !errors.As(err, &bad) || bad.Exit != ipc.ExitConfig || !strings.HasPrefix(bad.What, "m/warmup.json: ") {
-				t.Fatalf("%v", err)
+			if !strings.HasPrefix(err.Error(), "w.json") {
+				t.Errorf("the error does not begin with the file: %v", err)
 			}
 			return
 		}
-		text, err := json.Marshal(ipc.ModelFile{Warmup: cases})
+		text, err := json.Marshal(cases)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("not for a manifest: %v", err)
 		}
-		var got ipc.ModelFile
-		if err := json.Unmarshal(text, &got); err != nil {
-			t.Fatal(err)
+		again, err := parseWarmup("w.json", text)
+		if err != nil || len(again) != len(cases) {
+			t.Errorf("%d cases became %d, %v", len(cases), len(again), err)
 		}
-		again, err := json.Marshal(got)
-		if err != nil || string(again) != string(text) || len(got.Warmup) != len(cases) {
-			t.Fatalf("%v: %s became %s", err, text, again)
-		}
-		for i := range cases {
-			if cases[i].Tolerance != got.Warmup[i].Tolerance || len(cases[i].Outputs) > 0 && !reflect.DeepEqual(cases[i].Outputs, got.Warmup[i].Outputs) {
-				t.Fatalf("%+v became %+v", cases[i], got.Warmup[i])
+		for i, c := range cases {
+			if c.Tolerance < 0 || !json.Valid(c.Request) {
+				t.Errorf("case %d: %+v", i, c)
 			}
 		}
 	})

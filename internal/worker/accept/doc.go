@@ -8,8 +8,8 @@
 // one has been read: so nothing can be lost. And one that nobody takes is served here.
 //
 // Called by the worker, which hands Listeners and Adopters to fasthttp and reports each
-// connection's state back. It never looks at what it reads, never closes a connection
-// by itself, and never decides when to leave.
+// connection's state back. It never looks at what it reads, never ends a connection
+// by itself (worker/api does, with Cut), and never decides when to leave.
 //
 // All methods are safe for concurrent use. Nothing here starts a goroutine: connections
 // are given away by those that read them. The races: docs/internals/handoff.md.

@@ -9,6 +9,8 @@
 // Called by the worker, which serves Server's result on its listeners. It never opens a
 // socket, never logs a request, and never decides how many requests run at once.
 //
+// Watch is the request clock of what runs: docs/internals/request-clock.md.
+//
 // Handle may be called from any goroutine. What a request needs while it is served comes
 // from a pool: a request with at most 64 numbers costs no allocation here.
 package api
