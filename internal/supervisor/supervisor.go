@@ -35,7 +35,7 @@ type Supervisor struct {
 	log    *slog.Logger
 	logs   *logFile
 	level  slog.LevelVar // of log
-	origin time.Time // of the durations that package slot counts in
+	origin time.Time     // of the durations that package slot counts in
 
 	ctx      context.Context // of everything that the loop starts; ends with the loop
 	shared   shared
