@@ -68,7 +68,7 @@ func within(t *testing.T, dir string) []string {
 // kills is not put down to memory.
 func TestOOMKillIsNamed(t *testing.T) {
 	const words = "killed by signal 9; the memory cgroup counts an OOM kill"
-	o := testkit.Options{Wrap: within(t, memoryCgroup(t, 512<<20)), Set: []string{"timeouts.request=10m"}}
+	o := testkit.Options{Wrap: within(t, memoryCgroup(t, 256<<20)), Set: []string{"timeouts.request=10m"}}
 	f := begin(t, o, "log: {level: info}\n")
 	events := f.events()
 	crash := func(e admin.Event) bool { return e.Kind == "crash" }
@@ -79,8 +79,8 @@ func TestOOMKillIsNamed(t *testing.T) {
 	}
 	f.whole()
 
-	// 12,000² numbers of 4 bytes are 549 MiB.
-	resp, err := fresh.Post(f.URL+"/v2/models/square/infer", "application/json", strings.NewReader(sized(12000)))
+	// 8,500² numbers of 4 bytes are 275 MiB.
+	resp, err := fresh.Post(f.URL+"/v2/models/square/infer", "application/json", strings.NewReader(sized(8500)))
 	if err == nil {
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
