@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -148,12 +149,27 @@ time.sleep(1000)
 
 // TestStoppedHeartbeat stops a worker's scheduler: it is replaced.
 func TestStoppedHeartbeat(t *testing.T) {
-	s := testkit.Start(t, testkit.Options{Set: []string{"timeouts.heartbeat=500ms"}})
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	s := testkit.Start(t, testkit.Options{Admin: socket, Set: append([]string{"timeouts.heartbeat=500ms"}, quickReload...)})
 	n := s.Reports()
 	kill(t, s.Workers()[0], syscall.SIGSTOP)
 	n = s.AwaitAfter(n, "STATUS=1 of 2 workers ready")
 	s.AwaitAfter(n, "STATUS=2 of 2 workers ready")
 	if text := s.LogText(); !strings.Contains(text, "timeouts.heartbeat") {
 		t.Errorf("the log does not name the clock:\n%s", text)
+	}
+	if out, code := command(t, socket, "reload"); code != 0 { // the slot remembers
+		t.Fatalf("%d: %s", code, out)
+	}
+	restarts, words := 0, ""
+	for _, slot := range status1(t, socket).Pools[0].Slots {
+		restarts += slot.Restarts
+		words += slot.LastReason + ", " + slot.LastExit + "; "
+	}
+	if restarts != 1 || !strings.Contains(words, "heartbeat clock, killed by signal 9") {
+		t.Errorf("%d restarts, last exits %s", restarts, words)
+	}
+	if out, code := command(t, socket, "status"); code != 0 || !strings.Contains(out, "heartbeat clock, killed by signal 9") {
+		t.Errorf("%d: %s", code, out)
 	}
 }

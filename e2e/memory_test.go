@@ -68,7 +68,8 @@ func within(t *testing.T, dir string) []string {
 // kills is not put down to memory.
 func TestOOMKillIsNamed(t *testing.T) {
 	const words = "killed by signal 9; the memory cgroup counts an OOM kill"
-	f := begin(t, testkit.Options{Wrap: within(t, memoryCgroup(t, 1<<30))}, "log: {level: info}\n")
+	o := testkit.Options{Wrap: within(t, memoryCgroup(t, 256<<20)), Set: []string{"timeouts.request=10m"}}
+	f := begin(t, o, "log: {level: info}\n")
 	events := f.events()
 	crash := func(e admin.Event) bool { return e.Kind == "crash" }
 
@@ -78,8 +79,8 @@ func TestOOMKillIsNamed(t *testing.T) {
 	}
 	f.whole()
 
-	// 20,000² numbers of 4 bytes are 1.5 GiB.
-	resp, err := fresh.Post(f.URL+"/v2/models/square/infer", "application/json", strings.NewReader(sized(20000)))
+	// 8,500² numbers of 4 bytes are 275 MiB.
+	resp, err := fresh.Post(f.URL+"/v2/models/square/infer", "application/json", strings.NewReader(sized(8500)))
 	if err == nil {
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
@@ -93,10 +94,10 @@ func TestOOMKillIsNamed(t *testing.T) {
 	last := ""
 	for _, s := range status1(t, f.socket).Pools[0].Slots {
 		if s.Index == *e.Slot {
-			last = s.LastExit
+			last = s.LastReason + ": " + s.LastExit
 		}
 	}
-	if last != words {
+	if last != "memory: "+words {
 		t.Errorf("last exit %q", last)
 	}
 	if out, code := command(t, f.socket, "status"); code != 0 || !strings.Contains(out, words) {
@@ -112,9 +113,9 @@ func TestOOMKillIsNamed(t *testing.T) {
 
 // TestOOMKillAtBoot: a service that does not fit ends with the reason and what to do.
 func TestOOMKillAtBoot(t *testing.T) {
-	wrap := within(t, memoryCgroup(t, 512<<20))
+	wrap := within(t, memoryCgroup(t, 192<<20))
 	eater := program(t, "#!/bin/sh\nx=x; while :; do x=$x$x; done\n")
-	s := testkit.Launch(t, testkit.Options{Wrap: wrap, Set: []string{"worker.command=" + eater}})
+	s := testkit.Launch(t, testkit.Options{Wrap: wrap, Workers: 1, Set: []string{"worker.command=" + eater}})
 	if status := s.Wait(); status != ipc.ExitBoot {
 		t.Errorf("exit status %d", status)
 	}

@@ -53,6 +53,15 @@ type poolSlot struct {
 	lastReason slot.Reason // why it ended
 }
 
+// inherit takes over what operators are told of a slot, from the same slot of the
+// generation before.
+func (sl *poolSlot) inherit(old *poolSlot) {
+	sl.restarts += old.restarts
+	if sl.lastExit == "" {
+		sl.lastExit, sl.lastReason = old.lastExit, old.lastReason
+	}
+}
+
 // worker is one process in a slot.
 type worker struct {
 	slot     *poolSlot

@@ -112,6 +112,9 @@ func (s *Supervisor) takeAway(sl *poolSlot, how rollout.Do) bool {
 // commit puts the next generation in charge.
 func (s *Supervisor) commit(op *operation) {
 	s.gen = op.next
+	for i, sl := range op.next.pool.slots[:min(len(op.next.pool.slots), len(op.old.pool.slots))] {
+		sl.inherit(op.old.pool.slots[i])
+	}
 	s.level.Set(levelOf(op.next.cfg.Log))
 	s.shared.board.Committed().Store(op.next.number)
 	s.shared.board.Taker().Store(op.next.number)

@@ -153,6 +153,9 @@ func (s *Supervisor) describe() admin.Status {
 
 func (s *Supervisor) describeSlot(sl *poolSlot, w *worker) admin.Slot {
 	d := admin.Slot{Index: sl.index, Generation: sl.pool.gen.number, Restarts: sl.restarts, LastExit: sl.lastExit}
+	if sl.lastExit != "" {
+		d.LastReason = sl.lastReason.String()
+	}
 	for _, m := range sl.pool.gen.models {
 		d.Models = append(d.Models, m.Name+"/"+m.Version)
 	}

@@ -60,10 +60,11 @@ type Slot struct {
 	Reason            string   `json:"reason,omitempty"` // of the state: why it leaves, what it waits for
 	PID               int      `json:"pid,omitempty"`    // 0: no process
 	Generation        uint64   `json:"generation"`
-	Age               Duration `json:"age_seconds"` // of the process
-	Restarts          int      `json:"restarts"`    // since the service started
-	LastExit          string   `json:"last_exit,omitempty"`
-	InFlight          int      `json:"in_flight"` // requests
+	Age               Duration `json:"age_seconds"`           // of the process
+	Restarts          int      `json:"restarts"`              // since the service started
+	LastReason        string   `json:"last_reason,omitempty"` // why the last process ended, as package slot calls it
+	LastExit          string   `json:"last_exit,omitempty"`   // and how, in words
+	InFlight          int      `json:"in_flight"`             // requests
 	RequestsPerSecond float64  `json:"requests_per_second"`
 	P50               Duration `json:"p50_seconds"` // of recent requests; 0: none
 	P99               Duration `json:"p99_seconds"`

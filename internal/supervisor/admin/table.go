@@ -85,9 +85,18 @@ func slots(w io.Writer, slots []Slot) error {
 				fmt.Sprint(s.InFlight), fmt.Sprintf("%.1f", s.RequestsPerSecond), orDash(s.P50 > 0, latency(s.P50)),
 				orDash(s.P99 > 0, latency(s.P99)), orDash(s.PSS > 0, size(s.PSS)), orDash(len(s.Models) > 0, clean(strings.Join(s.Models, " "))))
 		}
-		fmt.Fprintln(t, strings.Join(append(row, orDash(s.LastExit != "", clean(s.LastExit))), "\t"))
+		fmt.Fprintln(t, strings.Join(append(row, orDash(s.LastExit != "", clean(lastExit(s)))), "\t"))
 	}
 	return t.Flush()
+}
+
+// lastExit says how the last process ended, and why where that does not say it.
+func lastExit(s Slot) string {
+	switch s.LastReason {
+	case "", "asked", "crash", "memory":
+		return s.LastExit
+	}
+	return s.LastReason + ", " + s.LastExit
 }
 
 func orDash(known bool, text string) string {
