@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/load"
 	"preforkd/internal/testkit"
 )
 
@@ -147,14 +148,23 @@ time.sleep(1000)
 	}
 }
 
-// TestStoppedHeartbeat stops a worker's scheduler: it is replaced.
+// TestStoppedHeartbeat stops a worker's process (SIGSTOP) under load: its clock ends it, it is
+// replaced, and only its own clients notice.
 func TestStoppedHeartbeat(t *testing.T) {
+	const conns = 16
 	socket := filepath.Join(t.TempDir(), "admin.sock")
-	s := testkit.Start(t, testkit.Options{Admin: socket, Set: append([]string{"timeouts.heartbeat=500ms"}, quickReload...)})
+	s := testkit.Start(t, testkit.Options{
+		Admin: socket, Set: append([]string{"timeouts.heartbeat=5s", "http.worker_header=true"}, quickReload...),
+	})
+	g, end := storm(t, s, load.Options{Conns: conns, Think: think, Keepalive: true, Timeout: testkit.Limit})
+	answers(t, g, 8*conns)
+	toll := newToll(t, strings.TrimPrefix(s.URL, "http://"))
 	n := s.Reports()
-	kill(t, s.Workers()[0], syscall.SIGSTOP)
+	toll.freeze(s.Workers()[0])
 	n = s.AwaitAfter(n, "STATUS=1 of 2 workers ready")
 	s.AwaitAfter(n, "STATUS=2 of 2 workers ready")
+	answers(t, g, 2*conns)
+	toll.noticed(end(), conns)
 	if text := s.LogText(); !strings.Contains(text, "timeouts.heartbeat") {
 		t.Errorf("the log does not name the clock:\n%s", text)
 	}

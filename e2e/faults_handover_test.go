@@ -89,11 +89,13 @@ func (h *handover) kill(f *site, conns int) {
 			h.caught++
 		}
 	}
-	f.strike(victim)
 	if h.taker {
+		f.strike(victim)
 		for _, pid := range givers {
 			_ = syscall.Kill(pid, syscall.SIGCONT) // it may have ended
 		}
+	} else {
+		f.strikeGiver(victim)
 	}
 	r.end(h.exit)
 	f.whole()

@@ -102,7 +102,7 @@ func TestErrorsInTheTrial(t *testing.T) {
 	held := f.kill(victim)
 	await(t, g, "errors of the canary", func(p load.Progress) bool { return p.Failures[load.Status] >= 150 })
 	f.Signal(syscall.SIGCONT)
-	f.bury(victim, held)
+	f.bury(victim, held, f.maybe)
 	r.end(ipc.ExitRolledBack, "had a 5xx status", "failed its trial")
 	f.whole()
 	was := g.Progress()
