@@ -47,8 +47,37 @@ func onnxModel(nodes ...[]byte) []byte {
 	g = part(g, 2, []byte("square"))
 	g = part(part(part(g, 5, one), 5, shape), 5, small)
 	g = part(part(g, 11, tensorOf("n", onnxInt64, 2)), 12, tensorOf("y", onnxFloat, 1))
-	m := part(field(nil, 1, 7), 7, g)
+	return modelOf(g)
+}
+
+func modelOf(graph []byte) []byte {
+	m := part(field(nil, 1, 7), 7, graph)
 	return part(m, 8, field(nil, 2, 13)) // opset 13
+}
+
+// integers is a model of INT64 from n to y, both of shape [1], with the constants one and
+// hundred.
+func integers(nodes ...[]byte) []byte {
+	var g []byte
+	for _, n := range nodes {
+		g = part(g, 1, n)
+	}
+	g = part(g, 2, []byte("integers"))
+	for name, v := range map[string]uint64{"one": 1, "hundred": 100} {
+		c := part(field(field(nil, 1, 1), 2, onnxInt64), 8, []byte(name))
+		g = part(g, 5, part(c, 9, binary.LittleEndian.AppendUint64(nil, v)))
+	}
+	g = part(part(g, 11, tensorOf("n", onnxInt64, 1)), 12, tensorOf("y", onnxInt64, 1))
+	return modelOf(g)
+}
+
+// deadly divides 100 by n. Where n is 0 the processor raises #DE, which is SIGFPE and the
+// end of the process (on x86-64; arm64 answers 0).
+func deadly() []byte { return integers(operator("Div", "y", "hundred", "n")) }
+
+// mended is deadly for every n but those below 1.
+func mended() []byte {
+	return integers(operator("Max", "m", "n", "one"), operator("Div", "y", "hundred", "m"))
 }
 
 // product multiplies an n by n matrix of ones with itself: 2n³ operations, or no memory.

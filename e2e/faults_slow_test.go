@@ -115,9 +115,10 @@ func TestErrorsInTheTrial(t *testing.T) {
 }
 
 // TestRequestClock has a worker run one inference for longer than twice the request
-// clock: it is replaced, and its other connections move to where they are answered.
+// clock: it is replaced, and its other connections move to where they are answered. That was the
+// model's doing: here one such death is enough to have it quarantined.
 func TestRequestClock(t *testing.T) {
-	f := begin(t, testkit.Options{}, "timeouts: {request: 500ms}\n")
+	f := begin(t, testkit.Options{}, "timeouts: {request: 500ms}\nworker: {quarantine_after: 1}\n")
 	all := visit(t, 64, "tcp", strings.TrimPrefix(f.URL, "http://"))
 	stuck := all[0]
 	worker := stuck.pid()
@@ -136,6 +137,9 @@ func TestRequestClock(t *testing.T) {
 		if v.pid() == worker {
 			t.Fatalf("worker %d still answers", worker)
 		}
+	}
+	if status, body := post(t, f.URL+"/v2/models/square/infer", sized(1)); status != 503 || !strings.Contains(body, "request clock") {
+		t.Errorf("the model that hung is not quarantined: %d: %s", status, body)
 	}
 	text := f.LogText()
 	if !strings.Contains(text, "clock=timeouts.request") {
