@@ -33,17 +33,30 @@ type site struct {
 // o says what else is not the default. It has a model that takes as long as it is asked to.
 func begin(t *testing.T, o testkit.Options, configuration string) *site {
 	t.Helper()
+	f := lay(t)
+	o.Set = append(o.Set, "worker.max_crashes=1000", "worker.max_backoff=1ms")
+	f.start(o, configuration)
+	return f
+}
+
+// lay writes the models of a service that start starts.
+func lay(t *testing.T) *site {
+	t.Helper()
 	f := &site{t: t, last: 1, socket: filepath.Join(t.TempDir(), "admin.sock"), models: filepath.Join(t.TempDir(), "models")}
 	digits := filepath.Join(f.models, "digits")
 	if err := os.CopyFS(digits, os.DirFS(filepath.Join(testkit.Root(t), "models/digits"))); err != nil {
 		t.Fatal(err)
 	}
 	f.square("1", product(), 1)
-	o.Admin, o.Models, o.Config = f.socket, f.models, configuration
-	o.Set = append(o.Set, "http.worker_header=true", "worker.max_crashes=1000", "worker.max_backoff=1ms", "predict.model=digits")
-	f.Service = testkit.Start(t, o)
-	f.toll = newToll(t, strings.TrimPrefix(f.URL, "http://"))
 	return f
+}
+
+func (f *site) start(o testkit.Options, configuration string) {
+	f.t.Helper()
+	o.Admin, o.Models, o.Config = f.socket, f.models, configuration
+	o.Set = append(o.Set, "http.worker_header=true", "predict.model=digits")
+	f.Service = testkit.Start(f.t, o)
+	f.toll = newToll(f.t, strings.TrimPrefix(f.URL, "http://"))
 }
 
 // square writes a version of the model called square and a warm-up that asks for n.

@@ -99,6 +99,22 @@ func stubborn() []byte {
 		operator("ReduceMax", "max", "counts"), operator("Reshape", "y", "max", "flat"))
 }
 
+// integers is a model of INT64 from n to y, both of shape [1], with the constants one and
+// hundred.
+func integers(nodes ...[]byte) []byte {
+	return graphOf([][]byte{intOf("one", 1), intOf("hundred", 100)},
+		[][]byte{tensorOf("n", onnxInt64, 1)}, tensorOf("y", onnxInt64, 1), nodes...)
+}
+
+// deadly divides 100 by n. Where n is 0 the processor raises #DE, which is SIGFPE and the
+// end of the process (on x86-64; arm64 answers 0).
+func deadly() []byte { return integers(operator("Div", "y", "hundred", "n")) }
+
+// mended is deadly for every n but those below 1.
+func mended() []byte {
+	return integers(operator("Max", "m", "n", "one"), operator("Div", "y", "hundred", "m"))
+}
+
 // product multiplies an n by n matrix of ones with itself: 2n³ operations, or no memory.
 func product() []byte {
 	return onnxModel(

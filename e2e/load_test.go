@@ -18,7 +18,7 @@ var sample = load.Post("/predict", "application/json", []byte(`{"features":[`+st
 func storm(t *testing.T, s *testkit.Service, o load.Options) (g *load.Generator, end func() *load.Report) {
 	t.Helper()
 	o.Addr = strings.TrimPrefix(s.URL, "http://")
-	if o.Request == nil {
+	if o.Request == nil && o.Each == nil {
 		o.Request = sample
 	}
 	g, err := load.New(o)

@@ -74,8 +74,8 @@ func TestOOMKillIsNamed(t *testing.T) {
 	crash := func(e admin.Event) bool { return e.Kind == "crash" }
 
 	kill(t, f.worker(1, 0), syscall.SIGKILL)
-	if e := events.await("a crash", crash); e.Text != "crash: killed by signal 9" {
-		t.Errorf("%q", e.Text)
+	if e := events.await("a crash", crash); e.Text != "crash: killed by signal 9" || e.Model != "" {
+		t.Errorf("%+v", e)
 	}
 	f.whole()
 
@@ -87,8 +87,8 @@ func TestOOMKillIsNamed(t *testing.T) {
 		t.Fatalf("%d: %s", resp.StatusCode, body)
 	}
 	e := events.await("a crash", crash)
-	if e.Text != "memory: "+words {
-		t.Errorf("%q", e.Text)
+	if e.Text != "memory: "+words || e.Model != "square" || e.Request == "" {
+		t.Errorf("%+v", e)
 	}
 	f.whole()
 	last := ""

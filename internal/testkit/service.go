@@ -220,6 +220,9 @@ func (s *Service) cleanup() {
 	}
 }
 
+// Alive tells whether process pid runs.
+func Alive(pid int) bool { return alive(pid) }
+
 // alive tells whether pid runs; a zombie of somebody else's counts as ended.
 func alive(pid int) bool {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

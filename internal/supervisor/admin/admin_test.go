@@ -136,6 +136,7 @@ func example() Status {
 			},
 			{Index: 2, State: "failed", Reason: "crash, tried again in 12s", Restarts: 6, LastExit: "exit status 1\x1b[2J"},
 		}}, {Name: "tasks", Size: 1, Configured: 1, Slots: []Slot{}}},
+		Models:     []Model{{Name: "digits", Version: "3", State: "serving"}, {Name: "iris", State: StateQuarantined, Reason: "iris ended 3 workers", Since: &at}},
 		LastReload: &Reload{Time: at.Add(-time.Hour), Outcome: "rolled back", Reason: "the canary did not become ready: exit status 3", Took: Duration(2134 * time.Millisecond)},
 		Events: []Event{
 			{ID: 1, Time: at.Add(-2 * time.Hour), Kind: "ready", Text: "worker ready", Slot: slot(0), PID: 4243},

@@ -50,6 +50,7 @@ func full(context.Context) (Snapshot, error) {
 		Generation: 3, Reload: Reload{OK: false, At: time.Unix(1700000000, 5e8)},
 		Pools:    []Pool{{Name: "main", Size: 2, States: map[string]int{"ready": 2, "draining": 1}}},
 		Restarts: map[string]uint64{"crash": 4, "memory": 1},
+		Models:   []Model{{"digits", "3", false, 0}, {"risky", "1", true, 3}},
 	}, nil
 }
 
@@ -105,6 +106,14 @@ preforkd_worker_exits_total 1
 # TYPE preforkd_worker_restarts_total counter
 preforkd_worker_restarts_total{cause="crash"} 4
 preforkd_worker_restarts_total{cause="memory"} 1
+# HELP preforkd_model_quarantined 1 while the model's requests are refused because it ended too many workers.
+# TYPE preforkd_model_quarantined gauge
+preforkd_model_quarantined{model="digits",version="3"} 0
+preforkd_model_quarantined{model="risky",version="1"} 1
+# HELP preforkd_model_worker_deaths_total Workers that ended in the middle of the model's requests, and by its doing.
+# TYPE preforkd_model_worker_deaths_total counter
+preforkd_model_worker_deaths_total{model="digits",version="3"} 0
+preforkd_model_worker_deaths_total{model="risky",version="1"} 3
 # HELP preforkd_last_reload_success 1 if the last reload was committed, 0 if it failed. Before the first one, 1: the start.
 # TYPE preforkd_last_reload_success gauge
 preforkd_last_reload_success 0
