@@ -79,7 +79,7 @@ func (c *channel) close() {
 // join gives w a row of the scoreboard and a control channel.
 func (s *Supervisor) join(w *worker) (err error) {
 	w.row, err = s.shared.board.Claim(scoreboard.Holder{
-		Slot: w.slot.index, Generation: w.slot.pool.gen.number, State: uint64(slot.Starting),
+		Pool: w.slot.pool.number, Slot: w.slot.index, Generation: w.slot.pool.gen.number, State: uint64(slot.Starting),
 	})
 	if err != nil {
 		return fmt.Errorf("claim a row of the scoreboard: %w", err)

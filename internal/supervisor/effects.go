@@ -155,8 +155,8 @@ func (s *Supervisor) tellLost(w *worker, why string) { s.tell(w, rollout.OnLost,
 // tells whether there is one.
 func (s *Supervisor) tell(w *worker, kind rollout.Kind, why string) bool {
 	switch {
-	case s.op != nil && s.op.rollout != nil:
-		s.feed(rollout.Event{Kind: kind, Worker: s.op.name(w), Why: why})
+	case s.op.decides(w.slot.pool):
+		s.feed(s.op.event(kind, w, why))
 		return true
 	case s.scale.has(w.slot):
 		s.feedScale(rollout.Event{Kind: kind, Worker: rollout.Worker{Slot: w.slot.index}, Why: why})
@@ -302,7 +302,7 @@ func (s *Supervisor) extend(w *worker, usec string) {
 // not the model or the configuration that killed it.
 func (s *Supervisor) firstReady() {
 	s.everReady = true
-	for _, sl := range s.gen.pool.slots {
+	for _, sl := range s.gen.slots() {
 		if sl.held {
 			sl.held, sl.retryAt = false, s.now()+max(sl.wait, 1)
 		}

@@ -24,9 +24,8 @@ type generation struct {
 	models   []ipc.ModelFile
 	sockets  []boundSocket
 	programs programs
-	manifest int // sealed memory; -1: not made yet
-	pool     *pool
-	surge    int // how many workers may run beyond the pool during the reload to this generation
+	manifest int     // sealed memory; -1: not made yet
+	pools    []*pool // main first
 }
 
 // newGeneration makes what the workers of generation number start from; the sockets that
@@ -67,7 +66,7 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 		return nil, err
 	}
 	s.claimModels(g.models)
-	g.pool = s.newPool(g, programs.path, programs.args, old)
+	g.pools = []*pool{s.newPool(g, mainPool, programs.path, programs.args, old)}
 	if err := g.seal(); err != nil {
 		g.closeSockets(have)
 		return nil, err
@@ -112,18 +111,19 @@ func (g *generation) closeSockets(keep []boundSocket) {
 	g.sockets = nil
 }
 
-func (s *Supervisor) newPool(g *generation, path string, command []string, old *generation) *pool {
+// newPool makes the pool called name of g.
+func (s *Supervisor) newPool(g *generation, name, path string, command []string, old *generation) *pool {
 	in := s.room(g)
 	in.Asked = int(g.cfg.Workers)
 	plan := sizing.Decide(in)
 	asked := plan.Workers
-	if old != nil && old.pool.size != old.pool.asked && old.cfg.Workers == g.cfg.Workers {
-		in.Asked, in.Scaled = old.pool.size, true
+	if before := old.pool(name); before != nil && before.size != before.asked && old.cfg.Workers == g.cfg.Workers {
+		in.Asked, in.Scaled = before.size, true
 		plan = sizing.Decide(in)
 	}
-	g.surge = plan.Surge
+	surge := plan.Surge
 	if n := int(g.cfg.Reload.MaxSurge); n > 0 {
-		g.surge = n
+		surge = n
 	}
 	s.log.Info("pool sized", "workers", plan.Workers, "why", plan.Why)
 	if plan.Warning != "" {
@@ -131,10 +131,16 @@ func (s *Supervisor) newPool(g *generation, path string, command []string, old *
 	}
 	c := g.cfg
 	p := &pool{
-		gen: g, name: "main", path: path, command: command, procs: plan.Procs, size: plan.Workers, asked: asked,
+		gen: g, name: name, path: path, command: command, procs: plan.Procs, size: plan.Workers, asked: asked, surge: surge,
 		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
 		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff, QuarantineAfter: c.Worker.QuarantineAfter},
 	}
+	number, known := s.numbers[name]
+	if !known {
+		number = len(s.numbers)
+		s.numbers[name] = number
+	}
+	p.number = number
 	for i := range plan.Workers {
 		p.slots = append(p.slots, &poolSlot{pool: p, index: i})
 	}
@@ -154,13 +160,42 @@ func (s *Supervisor) room(g *generation) sizing.Input {
 	return in
 }
 
-// poolNamed returns the pool of that name; an empty one is that of the main pool.
+// pool returns the pool of that name, nil if g, which may be nil, has none.
+func (g *generation) pool(name string) *pool {
+	if g == nil {
+		return nil
+	}
+	for _, p := range g.pools {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// slots returns those of all pools.
+func (g *generation) slots() (slots []*poolSlot) {
+	for _, p := range g.pools {
+		slots = append(slots, p.slots...)
+	}
+	return slots
+}
+
+// poolNamed returns the pool that an operator named; an empty name is that of the main
+// pool.
 func (g *generation) poolNamed(name string) (*pool, error) {
-	if name == "" || name == g.pool.name {
-		return g.pool, nil
+	if name == "" {
+		name = mainPool
+	}
+	if p := g.pool(name); p != nil {
+		return p, nil
+	}
+	var names []string
+	for _, p := range g.pools {
+		names = append(names, p.name)
 	}
 	return nil, &ipc.Failure{
-		Exit: ipc.ExitUsage, What: fmt.Sprintf("there is no pool %q", name), Try: "use --pool " + g.pool.name,
+		Exit: ipc.ExitUsage, What: fmt.Sprintf("there is no pool %q", name), Try: "use --pool " + strings.Join(names, ", or --pool "),
 	}
 }
 

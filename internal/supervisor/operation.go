@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/rollout"
 )
@@ -28,12 +29,14 @@ type operation struct {
 	began       time.Duration
 	old, next   *generation // next is nil until it has been prepared
 	differences []string
-	rollout     *rollout.Rollout
+	pairs       []pair // the pools, in the order of their reloads
+	rollout     *rollout.Joint
 	events      []rollout.Event // that arose while actions were carried out
 	busy        bool
 	deadline    time.Duration // of the rollout's clock; 0: stopped
+	clockOf     int           // of which pair that is
 	canary      *worker
-	before      [2]rollout.Tally // answers of canary and others when the trial began
+	before      map[*scoreboard.Row]rollout.Tally // answers when the trial began
 }
 
 // queued is an operation that waits for the one under way to end: a scaling, or
@@ -122,18 +125,58 @@ func (s *Supervisor) nextReload(dryRun bool) {
 	s.begin(op)
 }
 
-// name returns which worker of op's generations w is.
-func (op *operation) name(w *worker) rollout.Worker {
-	gen := rollout.Old
-	if w.slot.pool.gen == op.next {
-		gen = rollout.New
+// pair is a pool in both generations; nil where a generation does not have it.
+type pair struct{ old, next *pool }
+
+// pairsOf pairs the pools of two generations: first those of next, in their order, then
+// those that it does not have.
+func pairsOf(old, next *generation) (pairs []pair) {
+	for _, p := range next.pools {
+		pairs = append(pairs, pair{old.pool(p.name), p})
 	}
-	return rollout.Worker{Gen: gen, Slot: w.slot.index}
+	for _, p := range old.pools {
+		if next.pool(p.name) == nil {
+			pairs = append(pairs, pair{p, nil})
+		}
+	}
+	return pairs
 }
 
-func (op *operation) slotOf(w rollout.Worker) *poolSlot {
-	if w.Gen == rollout.New {
-		return op.next.pool.slots[w.Slot]
+// poolName returns the name of a pair.
+func (op *operation) poolName(i int) string {
+	if p := op.pairs[i].next; p != nil {
+		return p.name
 	}
-	return op.old.pool.slots[w.Slot]
+	return op.pairs[i].old.name
+}
+
+// index returns which of op's pairs p is in.
+func (op *operation) index(p *pool) int {
+	return slices.IndexFunc(op.pairs, func(q pair) bool { return q.old == p || q.next == p })
+}
+
+// decides tells whether op, which may be nil, decides about the workers of p.
+func (op *operation) decides(p *pool) bool {
+	if op == nil || op.rollout == nil {
+		return false
+	}
+	i := op.index(p)
+	return i >= 0 && op.rollout.Has(i)
+}
+
+// event returns what has happened to w, of whose pool op decides.
+func (op *operation) event(kind rollout.Kind, w *worker, why string) rollout.Event {
+	e := rollout.Event{Kind: kind, Pool: op.index(w.slot.pool), Worker: rollout.Worker{Gen: rollout.Old, Slot: w.slot.index}, Why: why}
+	if w.slot.pool.gen == op.next {
+		e.Worker.Gen = rollout.New
+	}
+	return e
+}
+
+// slotOf returns the slot that a is about.
+func (op *operation) slotOf(a rollout.Action) *poolSlot {
+	if a.Worker.Gen == rollout.New {
+		return op.pairs[a.Pool].next.slots[a.Worker.Slot]
+	}
+	return op.pairs[a.Pool].old.slots[a.Worker.Slot]
 }

@@ -87,20 +87,40 @@ func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err er
 	err = s.ask(ctx, func() {
 		got = metrics.Snapshot{
 			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload,
-			Pools: []metrics.Pool{{Name: s.gen.pool.name, Size: s.gen.pool.size, States: map[string]int{}}}, Restarts: map[string]uint64{},
+			Pools: s.poolMetrics(), Restarts: map[string]uint64{},
 			Models: s.modelMetrics(),
-		}
-		for _, st := range slot.Alive() {
-			got.Pools[0].States[st.String()] = 0
-		}
-		for _, w := range s.byPID {
-			got.Pools[0].States[w.state.String()]++
 		}
 		for _, r := range slot.Reasons() {
 			got.Restarts[r.Cause()] = s.ops.restarts[r]
 		}
 	})
 	return got, err
+}
+
+// poolMetrics counts the workers of each pool that the generation in charge has, or that
+// still has any.
+func (s *Supervisor) poolMetrics() (pools []metrics.Pool) {
+	index := map[string]int{}
+	add := func(name string, size int) int {
+		p := metrics.Pool{Name: name, Size: size, States: map[string]int{}}
+		for _, st := range slot.Alive() {
+			p.States[st.String()] = 0
+		}
+		index[name] = len(pools)
+		pools = append(pools, p)
+		return index[name]
+	}
+	for _, p := range s.gen.pools {
+		add(p.name, p.size)
+	}
+	for _, w := range s.byPID {
+		i, ok := index[w.slot.pool.name]
+		if !ok {
+			i = add(w.slot.pool.name, 0)
+		}
+		pools[i].States[w.state.String()]++
+	}
+	return pools
 }
 
 // reloaded records how a reload ended, for those who did not ask for it. A rehearsal

@@ -10,15 +10,20 @@ import (
 	"preforkd/internal/supervisor/slot"
 )
 
+// mainPool is the name of the pool that the settings outside of pools describe.
+const mainPool = "main"
+
 // pool is a number of workers of one kind, of one generation.
 type pool struct {
 	gen     *generation
 	name    string
+	number  int      // of the name, on the scoreboard
 	path    string   // of the program
 	command []string // its arguments, the program's name first
 	procs   int      // GOMAXPROCS of each that is started from now on
 	size    int      // how many workers it shall have; while it changes, slots has more or fewer
 	asked   int      // how many the configuration makes it have
+	surge   int      // how many workers may run beyond size during the reload to gen
 	clocks  clocks
 	policy  slot.Policy
 	slots   []*poolSlot

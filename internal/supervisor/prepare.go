@@ -56,8 +56,9 @@ func (s *Supervisor) openAdmin() error {
 	return nil
 }
 
-func (s *Supervisor) startPool() {
-	for _, sl := range s.gen.pool.slots {
+// startPools starts the first workers.
+func (s *Supervisor) startPools() {
+	for _, sl := range s.gen.slots() {
 		s.start(sl)
 	}
 }

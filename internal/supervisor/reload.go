@@ -95,25 +95,38 @@ func (s *Supervisor) onPrepared(e preparedEvent) {
 	for _, d := range e.diff {
 		s.log.Info("reload changes", "what", d)
 	}
-	plan := rollout.Plan{
-		New: len(op.next.pool.slots), Surge: op.next.surge, Floor: len(op.old.pool.slots),
-		Bake: op.next.cfg.Reload.Bake, Trial: op.next.cfg.Reload.Trial, DryRun: op.dryRun,
-	}
-	for _, sl := range op.old.pool.slots {
-		sl.retryAt = 0 // from now on the rollout says what starts
-		plan.Old = append(plan.Old, sl.worker != nil && sl.worker.state == slot.Ready)
+	op.pairs = pairsOf(op.old, op.next)
+	var plans []rollout.Plan
+	for _, p := range op.pairs {
+		plans = append(plans, op.plan(p))
 	}
 	var actions []rollout.Action
-	op.rollout, actions = rollout.Begin(plan)
+	op.rollout, actions = rollout.BeginAll(plans)
 	op.busy = true
 	s.carryOut(op, actions)
-	for i, sl := range op.old.pool.slots { // those that the rollout believes to be on their way
+	for _, sl := range op.old.slots() { // those that the rollout believes to be on their way
 		if sl.worker == nil {
-			s.startLater(op.old.pool.slots[i])
+			s.startLater(sl)
 		}
 	}
 	op.busy = false
 	s.feed()
+}
+
+// plan returns what op shall do with one pool.
+func (op *operation) plan(p pair) rollout.Plan {
+	plan := rollout.Plan{Bake: op.next.cfg.Reload.Bake, Trial: op.next.cfg.Reload.Trial, DryRun: op.dryRun}
+	if p.next != nil {
+		plan.New, plan.Surge = len(p.next.slots), p.next.surge
+	}
+	if p.old != nil {
+		plan.Floor = len(p.old.slots)
+		for _, sl := range p.old.slots {
+			sl.retryAt = 0 // from now on the rollout says what starts
+			plan.Old = append(plan.Old, sl.worker != nil && sl.worker.state == slot.Ready)
+		}
+	}
+	return plan
 }
 
 // progress tells those who wait.
@@ -123,8 +136,12 @@ func (s *Supervisor) progress(op *operation, a rollout.Action) {
 		s.shared.board.Taker().Store(op.old.number)
 		text = "undo: " + a.Reason
 	}
-	s.log.Info("reload", "phase", a.Phase.String(), "ready", a.Ready, "of", a.Of, "reason", a.Reason)
-	s.emit(admin.Event{Kind: "reload", Text: text, Generation: op.next.number})
+	pool := op.poolName(a.Pool)
+	if len(op.pairs) > 1 {
+		text = "pool " + pool + ": " + text
+	}
+	s.log.Info("reload", "pool", pool, "phase", a.Phase.String(), "ready", a.Ready, "of", a.Of, "reason", a.Reason)
+	s.emit(admin.Event{Kind: "reload", Text: text, Pool: pool, Generation: op.next.number})
 	p := admin.Progress{Time: time.Now(), Phase: a.Phase.String(), Text: text, Ready: a.Ready, Of: a.Of}
 	for _, w := range op.waiters {
 		if w.progress != nil {
@@ -187,7 +204,13 @@ func suffix(reason string) string {
 
 // resume makes the slots of the generation in charge the loop's own again.
 func (s *Supervisor) resume() {
-	for _, sl := range s.gen.pool.slots {
+	for _, p := range s.gen.pools {
+		s.resumePool(p)
+	}
+}
+
+func (s *Supervisor) resumePool(p *pool) {
+	for _, sl := range p.slots {
 		if sl.worker == nil && sl.retryAt == 0 {
 			sl.retryAt = s.now() + max(sl.wait, 1)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/control"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
@@ -15,8 +16,9 @@ import (
 
 // testedEvent: the canary has answered its self-test.
 type testedEvent struct {
-	op  *operation
-	err error
+	op   *operation
+	pool int
+	err  error
 }
 
 // feed hands the rollout what has happened, in order, and carries out what follows.
@@ -49,38 +51,47 @@ func (s *Supervisor) carryOut(op *operation, actions []rollout.Action) {
 func (s *Supervisor) do(op *operation, a rollout.Action) {
 	switch a.Do {
 	case rollout.Start:
-		sl := op.slotOf(a.Worker)
+		sl := op.slotOf(a)
 		sl.startHeld = a.Held
 		s.startLater(sl)
 	case rollout.SelfTest:
-		s.selfTest(op)
+		s.selfTest(op, a.Pool)
 	case rollout.Accept:
 		s.shared.board.Taker().Store(op.next.number)
-		op.before = s.tallies(op)
+		op.before = s.answers()
 		s.askWorker(op.canary, ipc.ControlAccept, nil)
 	case rollout.Share:
-		for _, sl := range op.old.pool.slots {
-			if sl.worker != nil && sl.worker.state == slot.Ready {
-				s.askWorker(sl.worker, ipc.ControlShare, ipc.Share{Of: a.Of})
+		if old := op.pairs[a.Pool].old; old != nil {
+			for _, sl := range old.slots {
+				if sl.worker != nil && sl.worker.state == slot.Ready {
+					s.askWorker(sl.worker, ipc.ControlShare, ipc.Share{Of: a.Of})
+				}
 			}
 		}
 	case rollout.Count:
-		now := s.tallies(op)
-		s.feed(rollout.Event{Kind: rollout.OnCounted, Canary: since(op.before[0], now[0]), Others: since(op.before[1], now[1])})
+		canary, others := s.tallies(op)
+		s.feed(rollout.Event{Kind: rollout.OnCounted, Pool: a.Pool, Canary: canary, Others: others})
 	case rollout.Commit:
 		s.commit(op)
 	case rollout.Drain, rollout.Remove:
-		if !s.takeAway(op.slotOf(a.Worker), a.Do) {
-			s.feed(rollout.Event{Kind: rollout.OnEnded, Worker: a.Worker, Why: "not started"})
+		if !s.takeAway(op.slotOf(a), a.Do) {
+			s.feed(rollout.Event{Kind: rollout.OnEnded, Pool: a.Pool, Worker: a.Worker, Why: "not started"})
 		}
 	case rollout.SetClock:
-		op.deadline = 0
+		op.deadline, op.clockOf = 0, a.Pool // no two pools have one at a time
 		if a.Clock > 0 {
 			op.deadline = s.now() + a.Clock
 		}
 	case rollout.Report:
 		s.progress(op, a)
+	case rollout.Release:
+		if p := s.gen.pool(op.poolName(a.Pool)); p != nil && s.stopping == stopNot {
+			s.resumePool(p)
+		}
 	case rollout.Finish:
+		if a.Reason != "" && len(op.pairs) > 1 {
+			a.Reason = "pool " + op.poolName(a.Pool) + ": " + a.Reason
+		}
 		s.conclude(a.Outcome, a.Reason, nil)
 	}
 }
@@ -112,8 +123,13 @@ func (s *Supervisor) takeAway(sl *poolSlot, how rollout.Do) bool {
 // commit puts the next generation in charge.
 func (s *Supervisor) commit(op *operation) {
 	s.gen = op.next
-	for i, sl := range op.next.pool.slots[:min(len(op.next.pool.slots), len(op.old.pool.slots))] {
-		sl.inherit(op.old.pool.slots[i])
+	for _, p := range op.pairs {
+		if p.old == nil || p.next == nil {
+			continue
+		}
+		for i, sl := range p.next.slots[:min(len(p.next.slots), len(p.old.slots))] {
+			sl.inherit(p.old.slots[i])
+		}
 	}
 	s.level.Set(levelOf(op.next.cfg.Log))
 	s.shared.board.Committed().Store(op.next.number)
@@ -123,10 +139,10 @@ func (s *Supervisor) commit(op *operation) {
 }
 
 // selfTest asks the canary, and answers for it when it does not in time.
-func (s *Supervisor) selfTest(op *operation) {
+func (s *Supervisor) selfTest(op *operation, pool int) {
 	w := op.canary
 	if w == nil {
-		s.feed(rollout.Event{Kind: rollout.OnFailed, Why: "the canary has ended"})
+		s.feed(rollout.Event{Kind: rollout.OnFailed, Pool: pool, Why: "the canary has ended"})
 		return
 	}
 	limit := op.next.cfg.Timeouts.Request
@@ -140,7 +156,7 @@ func (s *Supervisor) selfTest(op *operation) {
 		case err != nil && ctx.Err() != nil:
 			err = fmt.Errorf("no answer to the self-test within timeouts.request (%v)", limit)
 		}
-		s.send(testedEvent{op, err})
+		s.send(testedEvent{op, pool, err})
 	}()
 }
 
@@ -149,10 +165,10 @@ func (s *Supervisor) onTested(e testedEvent) {
 		return
 	}
 	if e.err != nil {
-		s.feed(rollout.Event{Kind: rollout.OnFailed, Why: e.err.Error()})
+		s.feed(rollout.Event{Kind: rollout.OnFailed, Pool: e.pool, Why: e.err.Error()})
 		return
 	}
-	s.feed(rollout.Event{Kind: rollout.OnPassed})
+	s.feed(rollout.Event{Kind: rollout.OnPassed, Pool: e.pool})
 }
 
 // askWorker asks w without waiting for the answer: one that cannot answer is noticed
@@ -172,23 +188,41 @@ func (s *Supervisor) askWorker(w *worker, kind string, body any) {
 	}()
 }
 
-// tallies counts the answers of the canary and of all others so far: over every row, as
-// a row keeps the counts of those that held it before.
-func (s *Supervisor) tallies(op *operation) (t [2]rollout.Tally) {
+// answers counts the answers so far, by row: a row keeps the counts of those that held it
+// before.
+func (s *Supervisor) answers() map[*scoreboard.Row]rollout.Tally {
+	all := map[*scoreboard.Row]rollout.Tally{}
 	for _, row := range s.shared.board.Rows() {
-		i := 1
-		if op.canary != nil && row == op.canary.row {
-			i = 0
-		}
-		counts := row.Counts()
-		for class, n := range counts.Responses {
-			t[i].Answers += n
+		var t rollout.Tally
+		for class, n := range row.Counts().Responses {
+			t.Answers += n
 			if class == 4 {
-				t[i].Errors += n
+				t.Errors += n
 			}
 		}
+		all[row] = t
 	}
-	return t
+	return all
+}
+
+// tallies returns the answers since the trial began, of the canary and of the other
+// workers of its pool.
+func (s *Supervisor) tallies(op *operation) (canary, others rollout.Tally) {
+	if op.canary == nil {
+		return canary, others
+	}
+	pool := op.canary.row.Pool()
+	for row, now := range s.answers() {
+		t := since(op.before[row], now)
+		switch {
+		case row == op.canary.row:
+			canary = t
+		case row.Pool() == pool:
+			others.Answers += t.Answers
+			others.Errors += t.Errors
+		}
+	}
+	return canary, others
 }
 
 func since(before, now rollout.Tally) rollout.Tally {

@@ -23,7 +23,7 @@ func (s *Supervisor) outcome() (done bool, err error) {
 	if !s.everReady && s.bootErr != nil {
 		return true, s.bootErr
 	}
-	for _, sl := range s.gen.pool.slots {
+	for _, sl := range s.gen.slots() {
 		if !sl.failed {
 			return false, nil
 		}
@@ -72,7 +72,7 @@ func (s *Supervisor) exhausted() error {
 	return &ipc.Failure{
 		Exit: ipc.ExitUnavailable,
 		What: fmt.Sprintf("no worker can be kept running: each slot crashed more than worker.max_crashes (%d) times in worker.crash_window (%v)%s",
-			s.gen.pool.policy.MaxCrashes, s.gen.pool.policy.CrashWindow, quote(s.last)),
+			s.gen.pools[0].policy.MaxCrashes, s.gen.pools[0].policy.CrashWindow, quote(s.last)),
 		Try: "read the last worker's lines above; what changed on this machine?",
 	}
 }
@@ -91,7 +91,10 @@ func (s *Supervisor) report() {
 	if s.stopping != stopNot {
 		return
 	}
-	ready, total := s.gen.pool.count(slot.Ready), s.gen.pool.size
+	ready, total := 0, 0
+	for _, p := range s.gen.pools {
+		ready, total = ready+p.count(slot.Ready), total+p.size
+	}
 	status := fmt.Sprintf("STATUS=%d of %d workers ready%s", ready, total, s.ops.failed)
 	if !s.announced && ready > 0 && s.settled() {
 		s.announced = true
@@ -108,7 +111,7 @@ func (s *Supervisor) report() {
 
 // settled tells whether no slot still waits for its first worker.
 func (s *Supervisor) settled() bool {
-	for _, sl := range s.gen.pool.slots {
+	for _, sl := range s.gen.slots() {
 		if w := sl.worker; w != nil && (w.state == slot.Starting || w.state == slot.Loading) && sl.history.Crashes(s.now(), sl.pool.policy) == 0 {
 			return false
 		}

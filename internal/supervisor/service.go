@@ -138,17 +138,36 @@ func (s *Supervisor) describe() admin.Status {
 		}
 		st.Listen = append(st.Listen, address)
 	}
-	p := admin.Pool{Name: s.gen.pool.name, Size: s.gen.pool.size, Configured: s.gen.pool.asked}
-	for _, sl := range s.gen.pool.slots {
-		p.Slots = append(p.Slots, s.describeSlot(sl, sl.worker))
-	}
-	for _, w := range s.byPID { // of the other generation of a reload
-		if w.slot.pool.gen != s.gen {
-			p.Slots = append(p.Slots, s.describeSlot(w.slot, w))
-		}
-	}
-	st.Pools = []admin.Pool{p}
+	st.Pools = s.describePools()
 	return st
+}
+
+// describePools returns the pools of the generation in charge, and after them those that
+// only the other generation of a reload has.
+func (s *Supervisor) describePools() (pools []admin.Pool) {
+	index := map[string]int{}
+	for _, p := range s.gen.pools {
+		index[p.name] = len(pools)
+		d := admin.Pool{Name: p.name, Size: p.size, Configured: p.asked}
+		for _, sl := range p.slots {
+			d.Slots = append(d.Slots, s.describeSlot(sl, sl.worker))
+		}
+		pools = append(pools, d)
+	}
+	for _, w := range s.byPID {
+		p := w.slot.pool
+		if p.gen == s.gen {
+			continue
+		}
+		i, ok := index[p.name]
+		if !ok {
+			i = len(pools)
+			index[p.name] = i
+			pools = append(pools, admin.Pool{Name: p.name})
+		}
+		pools[i].Slots = append(pools[i].Slots, s.describeSlot(w.slot, w))
+	}
+	return pools
 }
 
 func (s *Supervisor) describeSlot(sl *poolSlot, w *worker) admin.Slot {

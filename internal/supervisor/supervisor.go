@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 	"time"
 
@@ -54,6 +53,7 @@ type Supervisor struct {
 	sampleAt  time.Duration   // when to look at the counters again
 	rates     rates
 	oom       oomKills
+	numbers   map[string]int                     // of pools, by name; only newGeneration's
 	deaths    map[*scoreboard.Model]*slot.Deaths // of workers, that models are to blame for
 	everReady bool                               // some worker of this service has been ready
 	announced bool
@@ -85,7 +85,7 @@ func New(opts Options) *Supervisor {
 		opts: opts, cfg: &opts.Config, origin: time.Now(),
 		lifeline: [2]int{-1, -1}, pid: os.Getpid(), history: admin.NewLog(keptEvents),
 		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
-		deaths: map[*scoreboard.Model]*slot.Deaths{},
+		deaths: map[*scoreboard.Model]*slot.Deaths{}, numbers: map[string]int{mainPool: 0},
 	}
 }
 
@@ -111,7 +111,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	s.startPool()
+	s.startPools()
 	return s.loop(ctx, signals)
 }
 
@@ -200,7 +200,7 @@ func (s *Supervisor) onTimer() {
 	}
 	if op := s.op; op != nil && op.deadline > 0 && now >= op.deadline {
 		op.deadline = 0
-		s.feed(rollout.Event{Kind: rollout.OnClock})
+		s.feed(rollout.Event{Kind: rollout.OnClock, Pool: op.clockOf})
 	}
 	if now >= s.sampleAt {
 		s.sampleAt = now + sampleEvery
@@ -213,11 +213,10 @@ func (s *Supervisor) onTimer() {
 
 // slots returns those of the generation in charge and, during a reload, of the other.
 func (s *Supervisor) slots() []*poolSlot {
-	slots := s.gen.pool.slots
 	if op := s.op; op != nil && op.next != nil {
-		slots = append(slices.Clone(op.old.pool.slots), op.next.pool.slots...)
+		return append(op.old.slots(), op.next.slots()...)
 	}
-	return slots
+	return s.gen.slots()
 }
 
 func jitter() float64 { return rand.Float64() }

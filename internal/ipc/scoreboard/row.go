@@ -192,6 +192,9 @@ func (r *Row) PID() int {
 // Claimer is the pid of the supervisor that claimed the row; 0: the row is free.
 func (r *Row) Claimer() int { return int(r.claim.Load() & claimed) }
 
+// Pool returns the index of the pool of whoever holds the row, or held it last.
+func (r *Row) Pool() int { return int(r.pool.Load()) }
+
 // SetState records where the process is in its life. The numbers are those of the
 // supervisor's states, which are only ever appended to.
 func (r *Row) SetState(state uint64) { r.state.Store(state) }

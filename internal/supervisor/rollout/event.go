@@ -44,10 +44,12 @@ const (
 	OnCounted             // the counts that were asked for: Canary, Others
 	OnAbort               // the operator wants the reload taken back (Why); after the commit it is too late
 	OnStop                // the service stops; every process is the supervisor's to end
+	OnTurn                // with Plan.Joint: the reload of this pool may begin
+	OnAgreed              // with Plan.Joint: the new workers of every pool serve
 	kinds
 )
 
-var kindNames = [kinds]string{"ready", "lost", "ended", "passed", "failed", "clock", "counted", "abort", "stop"}
+var kindNames = [kinds]string{"ready", "lost", "ended", "passed", "failed", "clock", "counted", "abort", "stop", "turn", "agreed"}
 
 // String returns the kind's name.
 func (k Kind) String() string { return kindNames[k] }
@@ -55,6 +57,7 @@ func (k Kind) String() string { return kindNames[k] }
 // Event is something that has happened. Which fields count depends on Kind.
 type Event struct {
 	Kind   Kind
+	Pool   int // of a Joint: which of its plans it is about; OnAbort and OnStop are about all
 	Worker Worker
 	Why    string // as operators read it: "exit status 1", "no answer to model digits within 30s"
 	Canary Tally  // its answers during the trial
@@ -94,6 +97,9 @@ const (
 	// Report tells those who wait that the reload is in Phase; Ready of Of new workers
 	// are ready. In Undoing it has the Reason, which a dry run that passed does not have.
 	Report
+	// Release ends the reload of Pool, while those of others go on: from now on its workers
+	// are the supervisor's own.
+	Release
 	// Finish ends the reload with Outcome and, where it failed, Reason. Nothing follows.
 	Finish
 	does
@@ -102,6 +108,7 @@ const (
 // Action is something to be done. Which fields count depends on Do.
 type Action struct {
 	Do      Do
+	Pool    int // of a Joint: which of its plans it is about; of a Finish with a Reason, whose that is
 	Worker  Worker
 	Held    bool
 	Clock   time.Duration
@@ -113,7 +120,7 @@ type Action struct {
 }
 
 var doNames = [does]string{
-	"start", "self-test", "accept", "share", "count", "commit", "drain", "remove", "clock", "report", "finish",
+	"start", "self-test", "accept", "share", "count", "commit", "drain", "remove", "clock", "report", "release", "finish",
 }
 
 // String returns the kind's name.

@@ -10,7 +10,8 @@ type Plan struct {
 	// Old tells, by slot, whether the worker of the old generation is ready. One that is
 	// not is being started, or waits to be.
 	Old []bool
-	// New is how many workers the new generation has, at least 1.
+	// New is how many workers the new generation has, at least 1; with Joint also 0, for a
+	// pool that it does not have.
 	New int
 	// Surge is how many processes may run beyond the larger of the two generations, at
 	// least 1: the canary. With New or more, all new workers are ready before the first
@@ -23,6 +24,9 @@ type Plan struct {
 	Trial time.Duration // with 0 it gets no connections before it is counted on
 	// DryRun ends the reload after the first self-test.
 	DryRun bool
+	// Joint has the reload begin when it is told that it is its turn, and commit when it is
+	// told that all others are as far.
+	Joint bool
 }
 
 // state is that of one worker, as far as a reload cares.
@@ -67,7 +71,10 @@ type Rollout struct {
 
 // Begin starts a reload and returns the first actions.
 func Begin(p Plan) (*Rollout, []Action) {
-	p.New, p.Surge = max(p.New, 1), max(p.Surge, 1)
+	p.Surge = max(p.Surge, 1)
+	if !p.Joint {
+		p.New = max(p.New, 1)
+	}
 	r := &Rollout{plan: p, limit: max(len(p.Old), p.New) + p.Surge, outcome: Stopped}
 	r.seats = [2][]seat{Old: make([]seat, len(p.Old)), New: make([]seat, p.New)}
 	for slot, ready := range p.Old {
@@ -76,10 +83,10 @@ func Begin(p Plan) (*Rollout, []Action) {
 			r.seats[Old][slot].state = serving
 		}
 	}
-	r.plan.Floor = min(p.Floor, r.serving(), p.New)
-	r.enter(Booting)
-	r.seats[New][canary.Slot].held = true
-	r.start(canary)
+	r.phase = Waiting
+	if !p.Joint {
+		r.feed(turn, Worker{}, "")
+	}
 	return r, r.take()
 }
 
@@ -130,6 +137,13 @@ func (r *Rollout) classify(e Event) (in input, why string, ok bool) {
 		ok, r.counts = r.counts, false
 		in, why = judge(e.Canary, e.Others)
 		return in, why, ok
+	case OnTurn:
+		if r.plan.New == 0 {
+			return filled, "", true
+		}
+		return turn, "", true
+	case OnAgreed:
+		return agreed, "", true
 	case OnAbort:
 		return abort, e.Why, true
 	case OnStop:

@@ -35,7 +35,7 @@ func TestTableIsDocumented(t *testing.T) {
 			}
 		}
 	}
-	for p := Booting; p < phases; p++ {
+	for p := Waiting; p < phases; p++ {
 		for in := range inputs {
 			if n := len(slices.DeleteFunc(slices.Clone(documented[p]), func(d input) bool { return d != in })); n != 1 {
 				t.Errorf("%s, %s: %d times on the page", p, in, n)
@@ -77,6 +77,7 @@ func textOf(c cell) string {
 // reach holds events that lead from the start of a reload of two workers, one at a
 // time, into each phase.
 var reach = map[Phase][]string{
+	Waiting:  {},
 	Booting:  {},
 	Testing:  {"new 0 ready"},
 	Baking:   {"new 0 ready", "passed"},
@@ -84,6 +85,7 @@ var reach = map[Phase][]string{
 	Trying:   {"new 0 ready", "passed", "clock", "passed"},
 	Judging:  {"new 0 ready", "passed", "clock", "passed", "clock"},
 	Filling:  {"new 0 ready", "passed", "clock", "passed", "clock", "counted 200/0 400/0"},
+	Holding:  {"turn", "new 0 ready", "passed", "clock", "passed", "clock", "counted 200/0 400/0", "old 0 ended", "new 1 ready"},
 	Draining: {"new 0 ready", "passed", "clock", "passed", "clock", "counted 200/0 400/0", "old 0 ended", "new 1 ready"},
 	Undoing:  {"new 0 ready", "passed", "clock", "passed", "clock", "counted 200/0 400/0", "old 0 ended", "abort"},
 	Done:     {"stop"},
@@ -98,6 +100,11 @@ var cellTests = []struct {
 	next   Phase
 	action string
 }{
+	{Waiting, turn, []string{"turn"}, Booting, "start new 0 held"},
+	{Waiting, filled, []string{"turn"}, Holding, "report others, 0 of 0 ready"},
+	{Waiting, oldLost, []string{"old 1 ended: x"}, Waiting, "start old 1"},
+	{Waiting, abort, []string{"abort: x"}, Done, "finish, rolled back: aborted: x"},
+	{Waiting, stop, []string{"stop"}, Done, "finish, stopped"},
 	{Booting, newReady, []string{"new 0 ready"}, Testing, "self-test new 0"},
 	{Booting, newLost, []string{"new 0 ended: exit status 3"}, Done, "finish, rolled back: the canary did not become ready: exit status 3"},
 	{Booting, oldLost, []string{"old 1 ended: x"}, Booting, "start old 1"},
@@ -145,6 +152,12 @@ var cellTests = []struct {
 	{Filling, complete, []string{"old 0 ended", "new 1 ready"}, Draining, "drain old 1"},
 	{Filling, abort, []string{"abort: x"}, Undoing, "report undo, 1 of 2 ready: aborted: x"},
 	{Filling, stop, []string{"stop"}, Done, "finish, stopped"},
+	{Filling, filled, []string{"old 0 ended", "new 1 ready"}, Holding, "report others, 2 of 2 ready"},
+	{Holding, newLost, []string{"new 1 ended: x"}, Undoing, "start old 0"},
+	{Holding, oldLost, []string{"old 1 ended: x"}, Holding, "start old 1"},
+	{Holding, agreed, []string{"agreed"}, Draining, "commit"},
+	{Holding, abort, []string{"abort: x"}, Undoing, "drain new 0"},
+	{Holding, stop, []string{"stop"}, Done, "finish, stopped"},
 	{Draining, newLost, []string{"new 1 ended: x"}, Draining, "start new 1"},
 	{Draining, left, []string{"old 1 ended"}, Done, "finish, committed"},
 	{Draining, complete, []string{"old 1 ended"}, Done, "finish, committed"},
@@ -167,7 +180,14 @@ func TestCells(t *testing.T) {
 			t.Errorf("%s, %s: the cell is empty", c.phase, c.input)
 		}
 		p := Plan{Old: []bool{true, true}, New: 2, Surge: 1, Floor: 2, Bake: 2e9, Trial: 1e9, DryRun: c.input == rehearsed}
+		p.Joint = c.phase == Waiting || c.phase == Holding || c.input == filled
+		if c.phase == Waiting && c.input == filled { // the new generation has no such pool
+			p.New = 0
+		}
 		r, _ := Begin(p)
+		if c.phase == Filling && p.Joint {
+			r.Handle(Event{Kind: OnTurn})
+		}
 		for _, e := range reach[c.phase] {
 			r.Handle(parseEvent(t, e))
 		}
@@ -182,7 +202,7 @@ func TestCells(t *testing.T) {
 			t.Errorf("%s, %v: %s, %q; want %s, %q", c.phase, c.events, r.Phase(), last, c.next, c.action)
 		}
 	}
-	for p := Booting; p < phases; p++ {
+	for p := Waiting; p < phases; p++ {
 		for in := range inputs {
 			if table[p][in].phase != None && !seen[p][in] {
 				t.Errorf("%s, %s: no test", p, in)
@@ -194,7 +214,9 @@ func TestCells(t *testing.T) {
 // TestEmptyCells feeds every event that has no meaning in a phase.
 func TestEmptyCells(t *testing.T) {
 	for p, none := range map[Phase][]string{
-		Booting:  {"passed", "failed", "clock", "counted 100/100 0/0", "old 0 ready", "new 1 ready", "new 1 ended", "new 7 ended", "old -1 lost"},
+		Waiting:  {"passed", "failed", "clock", "agreed", "old 0 ready", "new 0 ready"},
+		Holding:  {"passed", "failed", "clock", "turn", "new 0 ready", "old 0 ended"},
+		Booting:  {"turn", "agreed", "passed", "failed", "clock", "counted 100/100 0/0", "old 0 ready", "new 1 ready", "new 1 ended", "new 7 ended", "old -1 lost"},
 		Testing:  {"clock", "counted 100/100 0/0", "new 0 ready", "old 0 ready"},
 		Baking:   {"counted 100/100 0/0", "new 0 ready", "old 0 ready"},
 		Proving:  {"clock", "counted 100/100 0/0", "new 0 ready"},
@@ -205,7 +227,7 @@ func TestEmptyCells(t *testing.T) {
 		Undoing:  {"passed", "failed", "clock", "counted 100/100 0/0", "new 1 ready", "new 1 lost", "abort"},
 		Done:     {"new 0 ended", "old 0 ended", "passed", "failed", "clock", "abort", "stop"},
 	} {
-		r, _ := Begin(Plan{Old: []bool{true, true}, New: 2, Surge: 1, Floor: 2, Bake: 2e9, Trial: 1e9})
+		r, _ := Begin(Plan{Old: []bool{true, true}, New: 2, Surge: 1, Floor: 2, Bake: 2e9, Trial: 1e9, Joint: p == Waiting || p == Holding})
 		for _, e := range reach[p] {
 			r.Handle(parseEvent(t, e))
 		}

@@ -8,6 +8,8 @@ const maxEnds = 3
 // carryOut does s.
 func (r *Rollout) carryOut(s step) {
 	switch s {
+	case boot:
+		r.boot()
 	case test:
 		r.test()
 	case bake:
@@ -31,6 +33,13 @@ func (r *Rollout) carryOut(s step) {
 	case finish:
 		r.do(Action{Do: Finish, Outcome: r.outcome, Reason: r.reason})
 	}
+}
+
+// boot starts the canary. It counts on the old workers that serve now.
+func (r *Rollout) boot() {
+	r.plan.Floor = min(r.plan.Floor, r.serving(), r.plan.New)
+	r.seats[New][canary.Slot].held = true
+	r.start(canary)
 }
 
 // try lets the canary accept.
@@ -79,7 +88,11 @@ func (r *Rollout) fill() {
 	}
 	for r.count(New, absent) > r.going() && r.giveWay() {
 	}
-	if r.count(New, serving) == r.plan.New {
+	switch {
+	case r.count(New, serving) < r.plan.New:
+	case r.plan.Joint:
+		r.feed(filled, Worker{}, "")
+	default:
 		r.feed(complete, Worker{}, "")
 	}
 }

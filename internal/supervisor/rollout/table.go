@@ -7,6 +7,7 @@ type Phase uint8
 // zero value: no cell of the table leads there.
 const (
 	None     Phase = iota
+	Waiting        // it is another pool's turn
 	Booting        // the canary boots
 	Testing        // it answers its first self-test
 	Baking         // it answers one self-test after another, and accepts nothing
@@ -14,6 +15,7 @@ const (
 	Trying         // it accepts, with its share of the connections
 	Judging        // its answers are compared with those of the old workers
 	Filling        // the other new workers start
+	Holding        // all new workers serve; other pools are not as far
 	Draining       // committed: the old workers leave
 	Undoing        // the new workers leave, old ones that have left come back
 	Done
@@ -37,6 +39,9 @@ const (
 	bad                    // enough answers, and they are worse
 	few                    // too few answers to tell
 	complete               // nothing is left to do in this phase
+	turn                   // it is this pool's turn
+	filled                 // all new workers serve, and there are other pools
+	agreed                 // every pool's new workers serve
 	abort                  // the operator wants it taken back
 	stop                   // the service stops
 	inputs
@@ -48,6 +53,7 @@ type step uint8
 
 const (
 	nothing step = iota
+	boot         // start the canary
 	test         // ask for a self-test
 	bake         // ask for a self-test, wind the bake clock
 	try          // let the canary accept, let the others share, wind the trial clock
@@ -68,6 +74,10 @@ type cell struct {
 
 // table is a reload. An empty cell changes nothing.
 var table = [phases][inputs]cell{
+	Waiting: {
+		turn: {Booting, boot}, filled: {Holding, nothing}, oldLost: {Waiting, restart},
+		abort: {Undoing, undo}, stop: {Done, finish},
+	},
 	Booting: {
 		newReady: {Testing, test}, newLost: {Undoing, undo}, oldLost: {Booting, restart},
 		abort: {Undoing, undo}, stop: {Done, finish},
@@ -100,8 +110,12 @@ var table = [phases][inputs]cell{
 	Filling: {
 		newReady: {Filling, fill}, newLost: {Undoing, undo},
 		oldReady: {Filling, fill}, oldLost: {Filling, fill}, left: {Filling, fill},
-		complete: {Draining, promote},
-		abort:    {Undoing, undo}, stop: {Done, finish},
+		complete: {Draining, promote}, filled: {Holding, nothing},
+		abort: {Undoing, undo}, stop: {Done, finish},
+	},
+	Holding: {
+		newLost: {Undoing, undo}, oldLost: {Holding, restart}, agreed: {Draining, promote},
+		abort: {Undoing, undo}, stop: {Done, finish},
 	},
 	// No way back: a new worker that ends is started again, from the new manifest.
 	Draining: {
@@ -115,7 +129,7 @@ var table = [phases][inputs]cell{
 }
 
 var phaseNames = [phases]string{
-	"none", "canary", "self-test", "bake", "last self-test", "trial", "verdict", "rest", "drain", "undo", "done",
+	"none", "turn", "canary", "self-test", "bake", "last self-test", "trial", "verdict", "rest", "others", "drain", "undo", "done",
 }
 
 // String returns the phase's name, as operators read it.
@@ -123,13 +137,13 @@ func (p Phase) String() string { return phaseNames[p] }
 
 var inputNames = [inputs]string{
 	"new ready", "new lost", "old ready", "old lost", "left", "passed", "rehearsed", "failed",
-	"clock", "good", "bad", "few", "complete", "abort", "stop",
+	"clock", "good", "bad", "few", "complete", "its turn", "filled", "agreed", "abort", "stop",
 }
 
 func (i input) String() string { return inputNames[i] }
 
 var stepNames = [steps]string{
-	"", "test", "bake", "try", "count", "fill", "commit", "restart", "settle", "undo", "finish",
+	"", "boot", "test", "bake", "try", "count", "fill", "commit", "restart", "settle", "undo", "finish",
 }
 
 func (s step) String() string { return stepNames[s] }
