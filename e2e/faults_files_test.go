@@ -105,7 +105,7 @@ func TestOldWorkerKilledInTheCheck(t *testing.T) {
 func TestHangupsUnderLoad(t *testing.T) {
 	f := begin(t, testkit.Options{}, "reload: {bake: 1ms, trial: 1ms, max_surge: 2}\n")
 	g, end := f.load(load.Options{Conns: clients, Think: think})
-	for range times(1, 10) {
+	for range times(3, 10) {
 		before := f.generation()
 		for range 20 {
 			f.Signal(syscall.SIGHUP)

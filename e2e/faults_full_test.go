@@ -47,7 +47,7 @@ func TestFullQueue(t *testing.T) {
 	room := capacity(t)
 	g, end := f.load(load.Options{Conns: conns, Think: 100 * time.Millisecond})
 	full, tries := 0, 0
-	for want := times(2, 20); full < want; tries++ {
+	for want := times(3, 20); full < want; tries++ {
 		if tries > 20*want {
 			t.Fatalf("the queue, with room for %d, has never been full", room)
 		}

@@ -107,7 +107,7 @@ func TestIdleConnectionsMove(t *testing.T) {
 	n := times(200, 1000)
 	tcp := visit(t, n, "tcp", strings.TrimPrefix(f.URL, "http://"))
 	unix := visit(t, n, "unix", path)
-	for range times(2, 40) {
+	for range times(3, 40) {
 		for range 2 { // some connections move twice between two requests
 			f.reload().end(0)
 		}
@@ -125,7 +125,7 @@ func TestUnixSocketNobodyNotices(t *testing.T) {
 	f := begin(t, testkit.Options{Listen: []string{"unix:" + path}}, quick)
 	f.URL = "unix:" + path
 	g, end := f.load(load.Options{Conns: clients, Think: think})
-	for range times(2, 20) {
+	for range times(3, 20) {
 		f.reload().end(0)
 		answers(t, g, 4*clients)
 	}
@@ -137,7 +137,7 @@ func TestPoolScales(t *testing.T) {
 	size := func(n int) string { return fmt.Sprintf("workers: %d\nlisten: [\"127.0.0.1:0\"]\n%s", n, quick) }
 	f := begin(t, testkit.Options{Bare: true}, size(4))
 	g, end := f.load(load.Options{Conns: clients, Think: think})
-	for range times(1, 10) {
+	for range times(3, 10) {
 		for _, n := range []int{2, 4} {
 			f.configure(size(n))
 			f.reload().end(0, fmt.Sprintf("-> %d", n))
@@ -169,7 +169,7 @@ func TestDescriptorLimitInTaker(t *testing.T) {
 	_, rest, _ := strings.Cut(line, "http://")
 	f.URL = "http://" + strings.Fields(rest)[0]
 	all := visit(t, waiting, "tcp", strings.TrimPrefix(f.URL, "http://"))
-	for range times(2, 20) {
+	for range times(3, 20) {
 		f.reload().end(0)
 		if failed := asked(t, all); failed > 0 {
 			t.Fatalf("%d of %d connections failed", failed, waiting)

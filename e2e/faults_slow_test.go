@@ -40,7 +40,7 @@ func TestSlowRequestsOutliveTheReload(t *testing.T) {
 	address := strings.TrimPrefix(f.URL, "http://")
 	slow := visit(t, 8, "tcp", address)
 	g, end := f.load(load.Options{Conns: 8, Think: think})
-	for range times(1, 10) {
+	for range times(3, 10) {
 		done := make(chan error, len(slow))
 		running := g.Progress().Answers
 		for _, v := range slow {

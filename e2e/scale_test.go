@@ -45,7 +45,7 @@ func TestScaleBySignals(t *testing.T) {
 	const conns = 32
 	s, socket := reloadable(t, testkit.Options{Set: []string{"http.worker_header=true"}})
 	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
-	for range times(1, 20) {
+	for range times(3, 20) {
 		answers(t, g, 100)
 		steps(s, syscall.SIGTTIN, 2, 5)
 		ctx, cancel := context.WithTimeout(context.Background(), testkit.Limit)
@@ -71,7 +71,7 @@ func TestScaleUpAndDown(t *testing.T) {
 	const conns = 64
 	s, socket := reloadable(t, testkit.Options{Workers: 8})
 	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
-	for range times(2, 30) {
+	for range times(3, 30) {
 		answers(t, g, 200)
 		steps(s, syscall.SIGTTOU, 8, 1)
 		answers(t, g, 200)
