@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -62,21 +60,9 @@ func reloadCommand(out, errOut io.Writer) *cli.Command {
 				return err
 			}
 			defer client.Close()
-			progress := func(p admin.Progress) { fmt.Fprintln(errOut, p.Text) }
-			if c.Bool("json") {
-				progress = nil
-			}
-			result, err := client.Reload(c.Context, admin.ReloadRequest{DryRun: c.Bool("dry-run"), NoWait: c.Bool("no-wait")}, progress)
-			if c.Bool("json") {
-				return errors.Join(json.NewEncoder(out).Encode(result), err)
-			}
-			for _, d := range result.Differences {
-				fmt.Fprintln(out, d)
-			}
-			if err == nil {
-				fmt.Fprintln(out, result.Message)
-			}
-			return err
+			return transaction(c, out, errOut, func(progress func(admin.Progress)) (admin.ReloadResult, error) {
+				return client.Reload(c.Context, admin.ReloadRequest{DryRun: c.Bool("dry-run"), NoWait: c.Bool("no-wait")}, progress)
+			})
 		},
 	}
 }

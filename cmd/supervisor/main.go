@@ -50,6 +50,8 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		Commands: []*cli.Command{
 			serveCommand(out),
 			reloadCommand(out, errOut),
+			generationsCommand(out),
+			rollbackCommand(out, errOut),
 			scaleCommand(out),
 			modelsCommand(out),
 			statusCommand(out),

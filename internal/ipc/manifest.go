@@ -22,6 +22,7 @@ type ModelFile struct {
 	Path    string        `json:"path"`    // the copy in the cache; this is what is loaded
 	Digest  string        `json:"digest"`  // hexadecimal SHA-256 over the files of the version
 	Bytes   int64         `json:"bytes"`   // of those files together
+	Files   []string      `json:"files"`   // their names below the directory of Path
 	Options ModelSettings `json:"options"` // its config.yaml
 	// Row is its row of the scoreboard's section models, from 1 on; 0: it has none, and
 	// nobody can be told that it is quarantined.

@@ -301,7 +301,10 @@ func (s *Supervisor) extend(w *worker, usec string) {
 // firstReady releases the slots whose first worker died before any was ready: it was
 // not the model or the configuration that killed it.
 func (s *Supervisor) firstReady() {
-	s.everReady = true
+	if !s.everReady {
+		s.everReady = true
+		s.sweep(s.gen)
+	}
 	for _, sl := range s.gen.slots() {
 		if sl.held {
 			sl.held, sl.retryAt = false, s.now()+max(sl.wait, 1)

@@ -24,26 +24,26 @@ type generation struct {
 	models   []ipc.ModelFile
 	sockets  []boundSocket
 	programs programs
-	manifest int     // sealed memory; -1: not made yet
-	pools    []*pool // main first
+	lease    *cache.Lease // of the copies of models
+	manifest int          // sealed memory; -1: not made yet
+	pools    []*pool      // main first
 }
 
-// newGeneration makes what the workers of generation number start from; the sockets that
-// old has stay as they are, and so does the size to which its pool was scaled. Old is nil
-// for the first one. It starts no worker.
+// newGeneration makes what the workers of generation number start from; old is nil for the
+// first one. It starts no worker.
 func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *generation) (_ *generation, err error) {
 	if err := absolute(cfg); err != nil {
 		return nil, err
 	}
-	programs, err := openPrograms(cfg.Worker.Command, cfg.Inference.Library)
-	if err != nil {
-		return nil, err
-	}
+	g := &generation{number: number, cfg: cfg, manifest: -1}
 	defer func() {
 		if err != nil {
-			programs.close()
+			g.release(old)
 		}
 	}()
+	if g.programs, err = openPrograms(cfg.Worker.Command, cfg.Inference.Library); err != nil {
+		return nil, err
+	}
 	models, err := cache.Collect(cache.Options{
 		Models: cfg.Models, Cache: cfg.Cache.Dir, Decode: config.Decode,
 		Shared: filepath.Dir(cfg.Cache.Dir) == "/var/tmp",
@@ -51,27 +51,32 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 	if err != nil {
 		return nil, err
 	}
+	g.models, g.lease = models.Models, models.Lease
 	for _, w := range models.Warnings {
 		s.log.Warn("model directory", "warning", w)
 	}
 	if err := checkDefaultModel(cfg, models.Models); err != nil {
 		return nil, err
 	}
-	g := &generation{number: number, cfg: cfg, models: models.Models, programs: programs, manifest: -1}
+	if err := s.complete(g, old); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// complete makes what no generation has of another: its pools and its manifest. The sockets
+// that old has stay as they are, and so does the size to which its pool was scaled.
+func (s *Supervisor) complete(g, old *generation) (err error) {
 	var have []boundSocket
 	if old != nil {
 		have = old.sockets
 	}
-	if g.sockets, err = listen(cfg.Listen, have, s.log.Warn); err != nil {
-		return nil, err
+	if g.sockets, err = listen(g.cfg.Listen, have, s.log.Warn); err != nil {
+		return err
 	}
 	s.claimModels(g.models)
-	g.pools = []*pool{s.newPool(g, mainPool, programs.path, programs.args, old)}
-	if err := g.seal(); err != nil {
-		g.closeSockets(have)
-		return nil, err
-	}
-	return g, nil
+	g.pools = []*pool{s.newPool(g, mainPool, g.programs.path, g.programs.args, old)}
+	return g.seal()
 }
 
 // seal makes the manifest.
@@ -88,12 +93,18 @@ func (g *generation) seal() error {
 	return err
 }
 
-// release gives back the manifest, the programs, and the sockets that other, which goes on, has not;
-// other may be nil. No worker of g may be started afterwards.
+// release gives back all that g has. No worker of g may be started afterwards.
 func (g *generation) release(other *generation) {
+	g.retire(other)
 	activation.Close(g.manifest)
 	g.manifest = -1
 	g.programs.close()
+	g.lease.Close()
+}
+
+// retire gives back the sockets that other, which goes on, has not; other may be nil. What
+// is left of g is what a rollback to it needs.
+func (g *generation) retire(other *generation) {
 	var keep []boundSocket
 	if other != nil {
 		keep = other.sockets

@@ -12,7 +12,6 @@ import (
 
 // waiter is somebody who waits for the end of a reload.
 type waiter struct {
-	request  admin.ReloadRequest
 	progress func(admin.Progress)
 	done     chan reloadEnd // with room for one
 }
@@ -22,9 +21,19 @@ type reloadEnd struct {
 	err    error
 }
 
-// operation is the reload under way.
+// purpose is what a reload is to run: what the configuration says now, or what an earlier
+// generation had.
+type purpose struct {
+	dryRun bool
+	back   bool   // a rollback
+	to     uint64 // which generation; 0: the one before the one in charge
+}
+
+// operation is the reload or the rollback under way.
 type operation struct {
-	dryRun      bool
+	purpose
+	hup         bool // a signal asked for it
+	target      *kept
 	waiters     []*waiter
 	began       time.Duration
 	old, next   *generation // next is nil until it has been prepared
@@ -42,19 +51,27 @@ type operation struct {
 // queued is an operation that waits for the one under way to end: a scaling, or
 // otherwise a reload.
 type queued struct {
-	scale  *scaling
-	dryRun bool
-	who    *waiter // nil for a signal
+	scale *scaling
+	purpose
+	who *waiter // nil for a signal
 }
 
-// reload begins a reload, or joins or queues one. who is nil for a signal.
-func (s *Supervisor) reload(request admin.ReloadRequest, who *waiter) {
-	if err := s.mayOperate("reload", request.NoWait); err != nil {
+// reload begins a reload or a rollback, or joins or queues one. who is nil for a signal.
+func (s *Supervisor) reload(p purpose, noWait bool, who *waiter) {
+	if err := s.mayOperate(p.String(), noWait); err != nil {
 		who.end(reloadEnd{err: err})
 		return
 	}
-	s.queued = append(s.queued, queued{dryRun: request.DryRun, who: who})
+	s.queued = append(s.queued, queued{purpose: p, who: who})
 	s.next()
+}
+
+// String returns the command that has this purpose.
+func (p purpose) String() string {
+	if p.back {
+		return "rollback"
+	}
+	return "reload"
 }
 
 // mayOperate says why what cannot be done now, nor after what is under way.
@@ -74,7 +91,7 @@ func (s *Supervisor) mayOperate(what string, noWait bool) error {
 func (s *Supervisor) busy() string {
 	switch {
 	case s.op != nil:
-		return "a reload"
+		return "a " + s.op.purpose.String()
 	case s.scale != nil:
 		return "a change of size"
 	}
@@ -98,30 +115,41 @@ func (s *Supervisor) next() {
 		switch {
 		case s.stopping != stopNot:
 			s.queued = s.queued[1:]
-			first.who.end(reloadEnd{err: stoppingFailure("reload")})
+			first.who.end(reloadEnd{err: stoppingFailure(first.purpose.String())})
 			first.scale.end(scaleEnd{err: stoppingFailure("scale")})
 		case first.scale != nil:
 			s.queued = s.queued[1:]
 			s.beginScale(first.scale)
 		default:
-			s.nextReload(first.dryRun)
+			s.nextReload(first.purpose)
 		}
 	}
 }
 
 // nextReload begins a reload for all who asked for the same: whoever asks while one is
 // under way shares the next one.
-func (s *Supervisor) nextReload(dryRun bool) {
-	op := &operation{dryRun: dryRun, began: s.now(), old: s.gen}
+func (s *Supervisor) nextReload(p purpose) {
+	op := &operation{purpose: p, began: s.now(), old: s.gen}
 	s.queued = slices.DeleteFunc(s.queued, func(q queued) bool {
-		if q.scale != nil || q.dryRun != dryRun {
+		if q.scale != nil || q.purpose != p {
 			return false
 		}
 		if q.who != nil {
 			op.waiters = append(op.waiters, q.who)
+		} else {
+			op.hup = true
 		}
 		return true
 	})
+	if p.back {
+		var err error
+		if op.target, err = s.find(p.to); err != nil { // nothing has begun
+			for _, w := range op.waiters {
+				w.end(reloadEnd{err: err})
+			}
+			return
+		}
+	}
 	s.begin(op)
 }
 

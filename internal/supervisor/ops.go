@@ -86,7 +86,7 @@ func opsFailure(err error) error {
 func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err error) {
 	err = s.ask(ctx, func() {
 		got = metrics.Snapshot{
-			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload,
+			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload, RolledBack: s.current().origin > 0,
 			Pools: s.poolMetrics(), Restarts: map[string]uint64{},
 			Models: s.modelMetrics(),
 		}
@@ -132,7 +132,7 @@ func (s *Supervisor) reloaded(op *operation, outcome rollout.Outcome, reason str
 	s.ops.reload = metrics.Reload{OK: outcome == rollout.Committed, At: time.Now()}
 	s.ops.failed = ""
 	if outcome != rollout.Committed {
-		s.ops.failed = "; the last reload failed: " + headline(reason)
+		s.ops.failed = "; the last " + op.purpose.String() + " failed: " + headline(reason)
 	}
 }
 

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"os"
+	"time"
 
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
@@ -21,6 +22,7 @@ func (s *Supervisor) prepare() (err error) {
 	if s.gen, err = s.newGeneration(number, s.cfg, nil); err != nil {
 		return err
 	}
+	s.kept = []*kept{{gen: s.gen, committed: time.Now(), cause: "start"}}
 	s.shared.board.Committed().Store(number)
 	s.shared.board.Taker().Store(number)
 	s.shared.board.Owner().Store(uint64(s.pid))
@@ -71,9 +73,10 @@ func (s *Supervisor) release() {
 		_ = s.server.Close()
 	}
 	_ = s.upstream.Close()
-	if s.gen != nil {
-		s.gen.release(nil)
+	for _, k := range s.kept {
+		k.gen.release(nil)
 	}
+	s.sweeps.Wait()
 	s.shared.release()
 	activation.Close(s.lifeline[0])
 	activation.Close(s.lifeline[1])

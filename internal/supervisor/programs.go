@@ -2,9 +2,15 @@ package supervisor
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
 )
 
 // libraryName is the file's name in every distribution of ONNX Runtime 1.x.
@@ -49,6 +55,70 @@ func (p *programs) close() {
 		}
 	}
 	p.worker, p.engine = nil, nil
+}
+
+// again returns the same programs, held once more. What is held by name only must still be
+// there.
+func (p *programs) again() (_ programs, err error) {
+	q := *p
+	q.worker, q.engine = nil, nil
+	var missing []string
+	for _, f := range []struct {
+		what, path string
+		held       *os.File
+		into       **os.File
+	}{{"worker", p.path, p.worker, &q.worker}, {"engine's library", p.library, p.engine, &q.engine}} {
+		switch {
+		case f.held != nil:
+			if *f.into, err = duplicate(f.held); err != nil {
+				q.close()
+				return q, err
+			}
+		case filepath.IsAbs(f.path): // a script; what could not be opened when the generation was made
+			if _, err := os.Stat(f.path); err != nil {
+				missing = append(missing, fmt.Sprintf("%s: %v", f.what, err))
+			}
+		}
+	}
+	if len(missing) > 0 {
+		q.close()
+		return q, &ipc.Failure{Exit: ipc.ExitUnavailable, What: strings.Join(missing, "\n"), Try: "put it back: a script is held by its name only"}
+	}
+	return q, nil
+}
+
+// duplicate returns another descriptor of f.
+func duplicate(f *os.File) (*os.File, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	controlErr := raw.Control(func(old uintptr) {
+		fd, err = activation.Duplicate(int(old))
+	})
+	if err := errors.Join(controlErr, err); err != nil {
+		return nil, fmt.Errorf("hold %s once more: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// differ says which files are others than those of p, though their paths may be the same.
+func (p *programs) differ(next *programs) (lines []string) {
+	for _, f := range []struct {
+		what     string
+		old, new *os.File
+	}{{"worker", p.worker, next.worker}, {"engine's library", p.engine, next.engine}} {
+		if f.old == nil || f.new == nil || f.old.Name() != f.new.Name() { // the settings tell
+			continue
+		}
+		a, err := f.old.Stat()
+		b, err2 := f.new.Stat()
+		if err == nil && err2 == nil && !os.SameFile(a, b) {
+			lines = append(lines, fmt.Sprintf("%s: another file at %s", f.what, f.new.Name()))
+		}
+	}
+	return lines
 }
 
 // openBinary opens the program at path if the kernel can execute it through a

@@ -20,14 +20,22 @@ type preparedEvent struct {
 	err  error
 }
 
-// begin reads the configuration and makes the next generation, beside the loop: models
-// may be large.
+// begin reads the configuration, or takes an earlier one, and makes the next generation,
+// beside the loop: models may be large.
 func (s *Supervisor) begin(op *operation) {
 	s.op = op
-	s.log.Info("reload begins", "dry_run", op.dryRun)
+	prepare := s.read
+	if op.back {
+		s.log.Info("rollback begins", "to", op.target.gen.number)
+		prepare = func(old *generation, number uint64) (*generation, []string, error) {
+			return s.again(op.target, old, number)
+		}
+	} else {
+		s.log.Info("reload begins", "dry_run", op.dryRun)
+	}
 	number := s.shared.board.Generation().Add(1)
 	go func() { // ends with its event
-		next, diff, err := s.read(op.old, number)
+		next, diff, err := prepare(op.old, number)
 		s.send(preparedEvent{op, next, diff, err})
 	}()
 }
@@ -75,7 +83,7 @@ func differences(started *config.Config, old, next *generation) []string {
 			lines = append(lines, fmt.Sprintf("model %s: removed", m.Name))
 		}
 	}
-	return lines
+	return append(lines, old.programs.differ(&next.programs)...)
 }
 
 // onPrepared starts the canary, or ends a reload whose generation could not be made.
@@ -141,7 +149,7 @@ func (s *Supervisor) progress(op *operation, a rollout.Action) {
 		text = "pool " + pool + ": " + text
 	}
 	s.log.Info("reload", "pool", pool, "phase", a.Phase.String(), "ready", a.Ready, "of", a.Of, "reason", a.Reason)
-	s.emit(admin.Event{Kind: "reload", Text: text, Pool: pool, Generation: op.next.number})
+	s.emit(admin.Event{Kind: op.purpose.String(), Text: text, Pool: pool, Generation: op.next.number})
 	p := admin.Progress{Time: time.Now(), Phase: a.Phase.String(), Text: text, Ready: a.Ready, Of: a.Of}
 	for _, w := range op.waiters {
 		if w.progress != nil {
@@ -155,12 +163,14 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	op := s.op
 	s.op = nil
 	took := s.now() - op.began
-	if op.next != nil {
-		loser, winner := op.next, op.old
-		if outcome == rollout.Committed || outcome == rollout.Stopped && s.gen == op.next {
-			loser, winner = op.old, op.next
-		}
-		loser.release(winner)
+	used := []*generation{s.gen, op.old, op.next}
+	switch op.next {
+	case nil:
+	case s.gen: // committed
+		op.old.retire(op.next)
+		used = append(used, s.forget()...)
+	default:
+		op.next.release(op.old)
 	}
 	end := reloadEnd{result: admin.ReloadResult{
 		Outcome: outcome.String(), Generation: s.gen.number, Took: admin.Duration(took), Differences: op.differences,
@@ -169,27 +179,28 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	case err != nil:
 		end.err, reason = err, err.Error()
 	case outcome == rollout.RolledBack:
-		end.err = &ipc.Failure{Exit: ipc.ExitRolledBack, What: "reload rolled back: " + reason, Try: withoutTry(reason, "correct it and reload again; the old generation serves")}
+		end.err = &ipc.Failure{Exit: ipc.ExitRolledBack, What: op.failed() + ": " + reason, Try: withoutTry(reason, op.advice())}
 	case outcome == rollout.Stopped:
-		end.err = &ipc.Failure{Exit: ipc.ExitUnavailable, What: "reload: the service was stopped"}
+		end.err = &ipc.Failure{Exit: ipc.ExitUnavailable, What: op.purpose.String() + ": the service was stopped"}
 	case outcome == rollout.Rehearsed:
 		end.result.Message = "the next generation passed its self-test; nothing was changed"
 	default:
 		end.result.Message = fmt.Sprintf("generation %d serves", s.gen.number)
 	}
 	s.reloaded(op, outcome, reason)
-	s.lastReload = &admin.Reload{Time: time.Now(), Outcome: outcome.String(), Reason: reason, Took: admin.Duration(took)}
+	s.lastReload = &admin.Reload{RollbackTo: op.number(), Time: time.Now(), Outcome: outcome.String(), Reason: reason, Took: admin.Duration(took)}
 	if end.err != nil {
-		s.log.Error("reload failed", "outcome", outcome.String(), "reason", reason, "took", took.Round(time.Millisecond))
+		s.log.Error(op.purpose.String()+" failed", "outcome", outcome.String(), "reason", reason, "took", took.Round(time.Millisecond))
 	} else {
-		s.log.Info("reload ended", "outcome", outcome.String(), "generation", s.gen.number, "took", took.Round(time.Millisecond))
+		s.log.Info(op.purpose.String()+" ended", "outcome", outcome.String(), "generation", s.gen.number, "took", took.Round(time.Millisecond))
 	}
-	s.emit(admin.Event{Kind: "reload", Text: outcome.String() + suffix(reason), Generation: s.gen.number})
+	s.emit(admin.Event{Kind: op.purpose.String(), Text: outcome.String() + suffix(reason), Generation: s.gen.number})
 	for _, w := range op.waiters {
 		w.end(end)
 	}
 	if s.stopping == stopNot {
 		s.freeModels()
+		s.sweep(used...)
 		s.resume()
 	}
 	s.next()

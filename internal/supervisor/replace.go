@@ -123,6 +123,7 @@ func (s *Supervisor) takeAway(sl *poolSlot, how rollout.Do) bool {
 // commit puts the next generation in charge.
 func (s *Supervisor) commit(op *operation) {
 	s.gen = op.next
+	s.keep(op)
 	for _, p := range op.pairs {
 		if p.old == nil || p.next == nil {
 			continue
@@ -134,7 +135,7 @@ func (s *Supervisor) commit(op *operation) {
 	s.level.Set(levelOf(op.next.cfg.Log))
 	s.shared.board.Committed().Store(op.next.number)
 	s.shared.board.Taker().Store(op.next.number)
-	s.log.Info("reload committed", "generation", op.next.number, "took", (s.now() - op.began).Round(time.Millisecond))
+	s.log.Info(op.purpose.String()+" committed", "generation", op.next.number, "took", (s.now() - op.began).Round(time.Millisecond))
 	s.emit(admin.Event{Kind: "commit", Text: fmt.Sprintf("generation %d serves", op.next.number), Generation: op.next.number})
 }
 

@@ -59,8 +59,17 @@ func (v service) Status(ctx context.Context) (admin.Status, error) {
 
 // Reload reloads and waits for the end.
 func (v service) Reload(ctx context.Context, r admin.ReloadRequest, progress func(admin.Progress)) (admin.ReloadResult, error) {
-	w := &waiter{request: r, progress: progress, done: make(chan reloadEnd, 1)}
-	if err := v.s.ask(ctx, func() { v.s.reload(r, w) }); err != nil {
+	return v.reload(ctx, purpose{dryRun: r.DryRun}, r.NoWait, progress)
+}
+
+// Rollback returns to an earlier generation and waits for the end.
+func (v service) Rollback(ctx context.Context, r admin.RollbackRequest, progress func(admin.Progress)) (admin.ReloadResult, error) {
+	return v.reload(ctx, purpose{back: true, to: r.Generation}, r.NoWait, progress)
+}
+
+func (v service) reload(ctx context.Context, p purpose, noWait bool, progress func(admin.Progress)) (admin.ReloadResult, error) {
+	w := &waiter{progress: progress, done: make(chan reloadEnd, 1)}
+	if err := v.s.ask(ctx, func() { v.s.reload(p, noWait, w) }); err != nil {
 		return admin.ReloadResult{}, err
 	}
 	select {
@@ -128,7 +137,7 @@ const recentEvents = 10
 func (s *Supervisor) describe() admin.Status {
 	st := admin.Status{
 		Time: time.Now(), Version: s.opts.Version, PID: s.pid, Generation: s.gen.number,
-		Uptime: admin.Duration(s.now()), Operations: s.ops.address, LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
+		Uptime: admin.Duration(s.now()), Operations: s.ops.address, RolledBackTo: s.current().origin, LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
 		Models: s.describeModels(),
 	}
 	for _, sock := range s.gen.sockets {

@@ -5,7 +5,6 @@ import (
 	"syscall"
 	"time"
 
-	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
 )
@@ -37,7 +36,7 @@ func (s *Supervisor) onSignal(sig os.Signal) {
 			s.stop(stopImmediate, sig)
 		}
 	case syscall.SIGHUP:
-		s.reload(admin.ReloadRequest{}, nil)
+		s.reload(purpose{}, false, nil)
 	case syscall.SIGUSR1:
 		if err := s.logs.Reopen(); err != nil {
 			s.log.Error("log file not opened again", "err", err)

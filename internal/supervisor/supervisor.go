@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,6 +47,7 @@ type Supervisor struct {
 	events    chan event
 	ended     chan struct{}   // closed when the loop has ended, so that nobody waits to tell it something
 	gen       *generation     // the one in charge
+	kept      []*kept         // the latest that were committed, gen last
 	byPID     map[int]*worker // every process that has not been reaped
 	op        *operation      // the reload under way; nil: none
 	scale     *scaling        // the change of a pool's size under way; nil: none
@@ -69,6 +71,7 @@ type Supervisor struct {
 	ops        ops
 	history    *admin.Log
 	lastReload *admin.Reload
+	sweeps     sync.WaitGroup // of the cache
 }
 
 type event any

@@ -73,3 +73,8 @@ func Close(fd int) {
 		_ = unix.Close(fd)
 	}
 }
+
+// Duplicate returns another descriptor of what fd is, close-on-exec. The caller owns it.
+func Duplicate(fd int) (int, error) {
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+}

@@ -32,6 +32,8 @@ type service struct {
 	status  func(context.Context) (Status, error)
 	reload  func(context.Context, ReloadRequest, func(Progress)) (ReloadResult, error)
 	scale   func(context.Context, ScaleRequest) (ScaleResult, error)
+	back    func(context.Context, RollbackRequest, func(Progress)) (ReloadResult, error)
+	kept    []Generation
 	models  []Model
 	mu      sync.Mutex // guards stopped
 	stopped []bool
@@ -42,6 +44,12 @@ func (s *service) Status(ctx context.Context) (Status, error) { return s.status(
 func (s *service) Reload(ctx context.Context, r ReloadRequest, p func(Progress)) (ReloadResult, error) {
 	return s.reload(ctx, r, p)
 }
+
+func (s *service) Rollback(ctx context.Context, r RollbackRequest, p func(Progress)) (ReloadResult, error) {
+	return s.back(ctx, r, p)
+}
+
+func (s *service) Generations(context.Context) ([]Generation, error) { return s.kept, nil }
 
 func (s *service) Scale(ctx context.Context, r ScaleRequest) (ScaleResult, error) {
 	return s.scale(ctx, r)

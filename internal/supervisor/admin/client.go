@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -111,8 +112,12 @@ func (c *Client) Stop(ctx context.Context, quick bool) error {
 // Reload reloads and calls progress with each line. Where the command's exit status is
 // not 0, the error is its Failure, and the result is there as well if there was one.
 func (c *Client) Reload(ctx context.Context, req ReloadRequest, progress func(Progress)) (ReloadResult, error) {
-	query := flags(map[string]bool{"dry_run": req.DryRun, "no_wait": req.NoWait})
-	body, err := c.do(ctx, http.MethodPost, "/v1/reload", query)
+	return c.transaction(ctx, "/v1/reload", flags(map[string]bool{"dry_run": req.DryRun, "no_wait": req.NoWait}), progress)
+}
+
+// transaction asks for a reload or a rollback and reads its lines.
+func (c *Client) transaction(ctx context.Context, path string, query url.Values, progress func(Progress)) (ReloadResult, error) {
+	body, err := c.do(ctx, http.MethodPost, path, query)
 	if err != nil {
 		return ReloadResult{}, err
 	}
@@ -136,7 +141,7 @@ func (c *Client) Reload(ctx context.Context, req ReloadRequest, progress func(Pr
 		return ReloadResult{}, err
 	case result == nil:
 		return ReloadResult{}, &ipc.Failure{
-			Exit: ipc.ExitUnavailable, What: "the supervisor ended before the reload did",
+			Exit: ipc.ExitUnavailable, What: "the supervisor ended before the " + strings.TrimPrefix(path, "/v1/") + " did",
 			Try: "preforkd status shows which generation serves; the log says why it ended",
 		}
 	case result.Exit != ipc.ExitOK:

@@ -44,8 +44,6 @@ func (m *mailbox) take() []Progress {
 	return lines
 }
 
-// reload answers with the lines of a reload. One that fails before its first line is
-// answered as any other failure.
 func (s *Server) reload(c *call) error {
 	var req ReloadRequest
 	var err error
@@ -55,14 +53,23 @@ func (s *Server) reload(c *call) error {
 	if req.NoWait, err = c.flag("no_wait"); err != nil {
 		return err
 	}
+	return c.transaction(func(ctx context.Context, progress func(Progress)) (ReloadResult, error) {
+		return s.service.Reload(ctx, req, progress)
+	})
+}
+
+// transaction answers with the lines of a reload or a rollback. One that fails before its
+// first line is answered as any other failure.
+func (c *call) transaction(carryOut func(context.Context, func(Progress)) (ReloadResult, error)) error {
 	ctx, cancel := context.WithCancel(c.r.Context())
 	defer cancel()
 	box := &mailbox{news: make(chan struct{}, 1)}
 	var result ReloadResult
+	var err error
 	done := make(chan struct{})
 	go func() { // ends when the service has answered
 		defer close(done)
-		result, err = s.service.Reload(ctx, req, box.put)
+		result, err = carryOut(ctx, box.put)
 	}()
 	for over := false; !over; {
 		select {

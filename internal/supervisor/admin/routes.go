@@ -36,13 +36,15 @@ type route struct {
 // routes returns the handler of all paths.
 func (s *Server) routes() http.Handler {
 	table := map[string]route{
-		"/v1/status": {http.MethodGet, nil, s.status},
-		"/v1/reload": {http.MethodPost, []string{"dry_run", "no_wait"}, s.reload},
-		"/v1/scale":  {http.MethodPost, []string{"workers", "pool", "no_wait"}, s.scale},
-		modelsPath:   {http.MethodGet, nil, s.models},
-		releaseRoute: {http.MethodPost, nil, s.release},
-		"/v1/stop":   {http.MethodPost, []string{"quick"}, s.stop},
-		"/v1/events": {http.MethodGet, []string{"after", "follow"}, s.events},
+		"/v1/status":    {http.MethodGet, nil, s.status},
+		"/v1/reload":    {http.MethodPost, []string{"dry_run", "no_wait"}, s.reload},
+		rollbackPath:    {http.MethodPost, []string{"generation", "no_wait"}, s.rollback},
+		generationsPath: {http.MethodGet, nil, s.generations},
+		"/v1/scale":     {http.MethodPost, []string{"workers", "pool", "no_wait"}, s.scale},
+		modelsPath:      {http.MethodGet, nil, s.models},
+		releaseRoute:    {http.MethodPost, nil, s.release},
+		"/v1/stop":      {http.MethodPost, []string{"quick"}, s.stop},
+		"/v1/events":    {http.MethodGet, []string{"after", "follow"}, s.events},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{w: w, r: r, control: http.NewResponseController(w), limit: s.write}
@@ -64,7 +66,7 @@ func (c *call) serve(table map[string]route) error {
 	rt, ok := table[path]
 	if !ok {
 		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path),
-			"use one of /v1/status, /v1/reload, /v1/scale, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
+			"use one of /v1/status, /v1/reload, "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
 	}
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)

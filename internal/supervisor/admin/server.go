@@ -29,6 +29,10 @@ type Service interface {
 	// any goroutine, but not after it has returned. A caller who goes away ends ctx; the
 	// service decides what that means.
 	Reload(ctx context.Context, r ReloadRequest, progress func(Progress)) (ReloadResult, error)
+	// Rollback returns to an earlier generation; all else is as for Reload.
+	Rollback(ctx context.Context, r RollbackRequest, progress func(Progress)) (ReloadResult, error)
+	// Generations returns the latest that were committed, the one in charge first.
+	Generations(ctx context.Context) ([]Generation, error)
 	// Scale changes the size of a pool and returns when it has it, or why it has not; the
 	// result has a Pool where something was begun. ctx is as for Reload.
 	Scale(ctx context.Context, r ScaleRequest) (ScaleResult, error)

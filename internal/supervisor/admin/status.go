@@ -39,9 +39,12 @@ type Status struct {
 	Listen     []string  `json:"listen"`               // as "127.0.0.1:8000" and "unix:/run/preforkd/http.sock"
 	Operations string    `json:"operations,omitempty"` // address of /metrics; empty: none
 	Pools      []Pool    `json:"pools"`
-	Models     []Model   `json:"models"`                // of the generation in charge
-	LastReload *Reload   `json:"last_reload,omitempty"` // nil: none yet
-	Events     []Event   `json:"events"`                // the latest, oldest first
+	Models     []Model   `json:"models"` // of the generation in charge
+	// RolledBackTo is the generation whose manifest runs again since a rollback; 0: what runs
+	// was read from the configuration.
+	RolledBackTo uint64  `json:"rolled_back_to,omitempty"`
+	LastReload   *Reload `json:"last_reload,omitempty"` // of a rollback too; nil: none yet
+	Events       []Event `json:"events"`                // the latest, oldest first
 }
 
 // Pool is a number of workers of one kind.
@@ -72,12 +75,13 @@ type Slot struct {
 	Models            []string `json:"models"`    // as name/version
 }
 
-// Reload is how a reload went.
+// Reload is how a reload or a rollback went.
 type Reload struct {
-	Time    time.Time `json:"time"`             // of its end
-	Outcome string    `json:"outcome"`          // as package rollout calls it
-	Reason  string    `json:"reason,omitempty"` // why it was rolled back
-	Took    Duration  `json:"took_seconds"`
+	Time       time.Time `json:"time"`                  // of its end
+	RollbackTo uint64    `json:"rollback_to,omitempty"` // of a rollback: which generation was wanted
+	Outcome    string    `json:"outcome"`               // as package rollout calls it
+	Reason     string    `json:"reason,omitempty"`      // why it was rolled back
+	Took       Duration  `json:"took_seconds"`
 }
 
 // ReloadRequest says how to reload.
@@ -95,7 +99,7 @@ type Progress struct {
 	Of    int       `json:"of"`
 }
 
-// ReloadResult is how a reload that was asked for ended. Exit, Message and Try are those
+// ReloadResult is how a reload or a rollback that was asked for ended. Exit, Message and Try are those
 // of the command: Exit is 0, or the Failure's.
 type ReloadResult struct {
 	Exit        int      `json:"exit"`

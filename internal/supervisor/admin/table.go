@@ -24,9 +24,16 @@ func Table(w io.Writer, st Status) error {
 	if st.Operations != "" {
 		fmt.Fprintf(&b, "metrics on http://%s/metrics\n", clean(st.Operations))
 	}
+	if st.RolledBackTo > 0 {
+		fmt.Fprintf(&b, "runs what generation %d had, not what the configuration says; preforkd reload reads that\n", st.RolledBackTo)
+	}
 	if r := st.LastReload; r != nil {
-		fmt.Fprintf(&b, "last reload %s: %s, took %s%s\n",
-			r.Time.Format(timeLayout), clean(r.Outcome), latency(r.Took), prefixed(": ", clean(r.Reason)))
+		what := "reload"
+		if r.RollbackTo > 0 {
+			what = fmt.Sprintf("rollback to generation %d", r.RollbackTo)
+		}
+		fmt.Fprintf(&b, "last %s %s: %s, took %s%s\n",
+			what, r.Time.Format(timeLayout), clean(r.Outcome), latency(r.Took), prefixed(": ", clean(r.Reason)))
 	}
 	quarantined(&b, st.Models)
 	for _, p := range st.Pools {

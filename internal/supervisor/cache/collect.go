@@ -32,6 +32,7 @@ type Options struct {
 type Collection struct {
 	Models   []ipc.ModelFile // by name
 	Warnings []string        // entries of the model directory that are no models
+	Lease    *Lease          // of the copies; the caller's to close
 }
 
 // Bytes returns the size of all model files together.
@@ -58,7 +59,7 @@ func Collect(o Options) (*Collection, error) {
 	if err := os.MkdirAll(filepath.Join(o.Cache, "models"), 0o755); err != nil {
 		return nil, cacheFailure(o.Cache, err)
 	}
-	c := &Collection{}
+	c := &Collection{Lease: &Lease{}}
 	var bad []error
 	for _, entry := range entries {
 		dir := filepath.Join(o.Models, entry.Name())
@@ -70,16 +71,19 @@ func Collect(o Options) (*Collection, error) {
 			continue
 		}
 		m, err := find(entry.Name(), dir, o.Decode)
+		var copied *os.File
 		if err == nil {
-			err = store(o.Cache, &m)
+			copied, err = store(o.Cache, &m)
 		}
 		if err != nil {
 			bad = append(bad, err)
 			continue
 		}
 		c.Models = append(c.Models, m)
+		c.Lease.dirs = append(c.Lease.dirs, copied)
 	}
 	if len(bad) > 0 {
+		c.Lease.Close()
 		return nil, joined(bad)
 	}
 	if len(c.Models) == 0 {

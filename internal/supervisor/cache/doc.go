@@ -12,5 +12,6 @@
 // Layout of the model directory: <name>/<version>/model.onnx and files beside it
 // (external data), <name>/config.yaml. Layout of the cache: models/<digest>/ with the
 // same files. An entry appears by a rename and never changes afterwards, so several
-// supervisors may share a cache. Collect may be called from any goroutine.
+// supervisors may share a cache. What a supervisor may still load it has a lease on; Sweep
+// removes the rest. All functions may be called from any goroutine.
 package cache

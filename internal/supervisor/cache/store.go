@@ -18,37 +18,78 @@ import (
 
 var errReadOnly error = syscall.EROFS
 
-// store puts the files beside m.Source into the cache and completes m. The digest is
-// taken of the copy, so it names what will be loaded even if the source changes
-// meanwhile; a source that changed while it was read is refused.
-func store(cache string, m *ipc.ModelFile) error {
+// store puts the files beside m.Source into the cache, completes m and returns the copy's
+// directory, leased. The digest is taken of the copy, so it names what will be loaded even
+// if the source changes meanwhile; a source that changed while it was read is refused.
+func store(cache string, m *ipc.ModelFile) (*os.File, error) {
 	source := filepath.Dir(m.Source)
-	if d, n, err := digest(source); err != nil {
-		return modelsFailure(source, err)
-	} else if have, _, err := digest(entry(cache, d)); err == nil && have == d {
-		m.Digest, m.Bytes, m.Path = d, n, filepath.Join(entry(cache, d), ModelFileName)
-		return nil
-	}
-	tmp, err := os.MkdirTemp(filepath.Join(cache, "models"), ".new-")
+	c, err := digest(source)
 	if err != nil {
-		return cacheFailure(cache, err)
+		return nil, modelsFailure(source, err)
+	}
+	if dir := stored(cache, c, m); dir != nil {
+		return dir, nil
+	}
+	tmp, err := os.MkdirTemp(filepath.Join(cache, "models"), newPrefix)
+	if err != nil {
+		return nil, cacheFailure(cache, err)
 	}
 	defer os.RemoveAll(tmp)
+	dir, err := lease(tmp)
+	if err != nil {
+		return nil, cacheFailure(cache, err)
+	}
+	if err := fill(tmp, source, m, cache); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	m.Path = filepath.Join(entry(cache, m.Digest), ModelFileName)
+	for {
+		err := place(tmp, entry(cache, m.Digest), m.Digest)
+		if err == nil && same(dir, entry(cache, m.Digest)) {
+			return dir, nil
+		}
+		if err != nil {
+			dir.Close()
+			return nil, cacheFailure(cache, err)
+		}
+		// Somebody else was faster; unless a sweep was faster than us in turn, that is the copy.
+		if theirs := stored(cache, copied{digest: m.Digest, bytes: m.Bytes, files: m.Files}, m); theirs != nil {
+			dir.Close()
+			return theirs, nil
+		}
+	}
+}
+
+// fill copies source to tmp and tells m what was copied.
+func fill(tmp, source string, m *ipc.ModelFile, cache string) error {
 	if err := copyTree(tmp, source); err != nil {
 		return err
 	}
-	if m.Digest, m.Bytes, err = digest(tmp); err != nil {
+	c, err := digest(tmp)
+	if err != nil {
 		return cacheFailure(cache, err)
 	}
+	m.Digest, m.Bytes, m.Files = c.digest, c.bytes, c.files
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return cacheFailure(cache, err)
 	}
-	final := entry(cache, m.Digest)
-	if err := place(tmp, final, m.Digest); err != nil {
-		return cacheFailure(cache, err)
-	}
-	m.Path = filepath.Join(final, ModelFileName)
 	return nil
+}
+
+// stored returns the copy of c, leased, and completes m; nil if there is none that is whole.
+func stored(cache string, c copied, m *ipc.ModelFile) *os.File {
+	path := entry(cache, c.digest)
+	dir, err := lease(path)
+	if err != nil {
+		return nil
+	}
+	if have, err := digest(path); err != nil || have.digest != c.digest {
+		dir.Close()
+		return nil
+	}
+	m.Digest, m.Bytes, m.Files, m.Path = c.digest, c.bytes, c.files, filepath.Join(path, ModelFileName)
+	return dir
 }
 
 func entry(cache, digest string) string { return filepath.Join(cache, "models", digest) }
@@ -57,11 +98,34 @@ func entry(cache, digest string) string { return filepath.Join(cache, "models", 
 // content; what lies there with other content is damaged and makes way. Workers that
 // run from it keep their open files.
 func place(tmp, final, want string) error {
-	err := os.Rename(tmp, final)
-	if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+	for {
+		err := os.Rename(tmp, final)
+		if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+		err = exchange(tmp, final, want)
+		if !errors.Is(err, fs.ErrNotExist) { // else it has just been swept
+			return err
+		}
+	}
+}
+
+// exchange puts tmp in the place of final unless that is as it should be. Nobody exchanges
+// or sweeps final meanwhile: of two that replace it, the later one would take away what the
+// earlier one has leased.
+func exchange(tmp, final, want string) error {
+	models, err := os.Open(filepath.Dir(final))
+	if err != nil {
 		return err
 	}
-	if have, _, err := digest(final); err == nil && have == want {
+	defer models.Close() // gives the lock back
+	_ = unix.Flock(int(models.Fd()), unix.LOCK_EX)
+	there, err := lease(final)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if have, err := digest(final); err == nil && have.digest == want {
 		return nil
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, final, unix.RENAME_EXCHANGE); err != nil {
@@ -70,12 +134,17 @@ func place(tmp, final, want string) error {
 	return nil
 }
 
-// digest returns the SHA-256 over names, sizes and contents of the files below dir,
-// and their size together.
-func digest(dir string) (string, int64, error) {
+// copied is what lies in a directory.
+type copied struct {
+	digest string // SHA-256 over names, sizes and contents of its files
+	bytes  int64  // of the files together
+	files  []string
+}
+
+// digest reads the files below dir.
+func digest(dir string) (c copied, err error) {
 	all := sha256.New()
-	var total int64
-	err := walk(dir, func(name string) error {
+	err = walk(dir, func(name string) error {
 		f, err := os.Open(filepath.Join(dir, name))
 		if err != nil {
 			return err
@@ -86,14 +155,13 @@ func digest(dir string) (string, int64, error) {
 		if err != nil {
 			return err
 		}
-		total += n
+		c.bytes += n
+		c.files = append(c.files, name)
 		fmt.Fprintf(all, "%q %d %x\n", name, n, one.Sum(nil))
 		return nil
 	})
-	if err != nil {
-		return "", 0, err
-	}
-	return hex.EncodeToString(all.Sum(nil)), total, nil
+	c.digest = hex.EncodeToString(all.Sum(nil))
+	return c, err
 }
 
 // walk calls file for each regular file below dir, in lexical order, by its name

@@ -19,6 +19,7 @@ type Snapshot struct {
 	Pools      []Pool
 	Restarts   map[string]uint64 // workers that were started in place of another, by why that had ended
 	Reload     Reload
+	RolledBack bool    // to what an earlier generation had
 	Models     []Model // of the generation in charge, each name once
 }
 
@@ -76,6 +77,7 @@ var (
 	exits        = counter("preforkd_worker_exits_total", "Worker processes that ended, however and why.")
 	reloadOK     = gauge("preforkd_last_reload_success", "1 if the last reload was committed, 0 if it failed. Before the first one, 1: the start.")
 	reloadAt     = gauge("preforkd_last_reload_timestamp_seconds", "When the last reload ended, or the service started, as Unix time.")
+	rolledBack   = gauge("preforkd_rolled_back", "1 while the service runs what an earlier generation had, after a rollback, and not what its configuration says.")
 	quarantined  = gauge("preforkd_model_quarantined", "1 while the model's requests are refused because it ended too many workers.", "model", "version")
 	modelDeaths  = counter("preforkd_model_worker_deaths_total", "Workers that ended in the middle of the model's requests, and by its doing.", "model", "version")
 	requests     = counter("preforkd_http_requests_total", "Requests that a worker answered, by class of the status.", "code")
@@ -90,7 +92,7 @@ var (
 	durationDesc = prometheus.NewDesc("preforkd_http_request_duration_seconds", "Time from a request's being read to its answer.", nil, nil)
 
 	plain = []metric{
-		buildInfo, generation, poolWorkers, workers, restarts, exits, reloadOK, reloadAt, quarantined, modelDeaths, requests, inFlight, lost,
+		buildInfo, generation, poolWorkers, workers, restarts, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
 		connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
@@ -145,6 +147,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		put(modelDeaths, float64(m.Deaths), m.Name, m.Version)
 	}
 	put(reloadOK, truth(s.Reload.OK))
+	put(rolledBack, truth(s.RolledBack))
 	put(reloadAt, float64(s.Reload.At.UnixMilli())/1e3)
 }
 

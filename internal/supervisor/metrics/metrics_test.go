@@ -47,7 +47,7 @@ func claim(t *testing.T, b *scoreboard.Board) *scoreboard.Row {
 // full is a snapshot in which every metric has a value.
 func full(context.Context) (Snapshot, error) {
 	return Snapshot{
-		Generation: 3, Reload: Reload{OK: false, At: time.Unix(1700000000, 5e8)},
+		Generation: 3, RolledBack: true, Reload: Reload{OK: false, At: time.Unix(1700000000, 5e8)},
 		Pools:    []Pool{{Name: "main", Size: 2, States: map[string]int{"ready": 2, "draining": 1}}},
 		Restarts: map[string]uint64{"crash": 4, "memory": 1},
 		Models:   []Model{{"digits", "3", false, 0}, {"risky", "1", true, 3}},
@@ -120,6 +120,9 @@ preforkd_last_reload_success 0
 # HELP preforkd_last_reload_timestamp_seconds When the last reload ended, or the service started, as Unix time.
 # TYPE preforkd_last_reload_timestamp_seconds gauge
 preforkd_last_reload_timestamp_seconds 1.7000000005e+09
+# HELP preforkd_rolled_back 1 while the service runs what an earlier generation had, after a rollback, and not what its configuration says.
+# TYPE preforkd_rolled_back gauge
+preforkd_rolled_back 1
 `
 	var names []string
 	for line := range strings.Lines(want) {

@@ -1,0 +1,194 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/supervisor/admin"
+	"preforkd/internal/supervisor/cache"
+)
+
+// keptGenerations is how many committed generations a service can tell of and return to,
+// the one in charge included.
+const keptGenerations = 3
+
+// kept is a generation that was committed, and what it takes to return to it: of gen the
+// manifest, the programs and the lease on its models. These are descriptors, and the rest
+// is text, so that all of it can be handed to another process.
+type kept struct {
+	gen         *generation
+	committed   time.Time
+	cause       string   // start, HUP, reload command, rollback to N
+	origin      uint64   // after a rollback, whose manifest it has; 0: it was read from configuration
+	differences []string // from the one before
+}
+
+// keep records that op has put its generation in charge. What is beyond the number that is
+// kept goes in forget, when its workers have ended.
+func (s *Supervisor) keep(op *operation) {
+	s.kept = append(s.kept, &kept{
+		gen: op.next, committed: time.Now(), cause: op.cause(), origin: op.number(), differences: op.differences,
+	})
+}
+
+// forget gives back the generations that are too old to be kept, and returns them.
+func (s *Supervisor) forget() (forgotten []*generation) {
+	for len(s.kept) > keptGenerations {
+		g := s.kept[0].gen
+		g.release(s.gen)
+		forgotten = append(forgotten, g)
+		s.kept = slices.Delete(s.kept, 0, 1)
+	}
+	return forgotten
+}
+
+// current returns the generation in charge.
+func (s *Supervisor) current() *kept { return s.kept[len(s.kept)-1] }
+
+// find returns the generation that an operator wants back; 0 is the one before the one in
+// charge.
+func (s *Supervisor) find(number uint64) (*kept, error) {
+	var others []string
+	for _, k := range s.kept[:len(s.kept)-1] {
+		if k.gen.number == number {
+			return k, nil
+		}
+		others = append(others, fmt.Sprint(k.gen.number))
+	}
+	now := s.gen.number
+	f := &ipc.Failure{Exit: ipc.ExitUsage, Try: "preforkd rollback " + strings.Join(others, ", or ") + "; preforkd generations tells what they were"}
+	switch {
+	case len(others) == 0 && (number == 0 || number == now):
+		return nil, &ipc.Failure{
+			Exit: ipc.ExitUnavailable, What: fmt.Sprintf("rollback: generation %d is the only one that this service has had: there is none to return to", now),
+			Try: "correct the configuration and preforkd reload",
+		}
+	case number == 0:
+		return s.kept[len(s.kept)-2], nil
+	case number == now:
+		f.What = fmt.Sprintf("rollback: generation %d serves already", now)
+	case len(others) == 0:
+		f.What = fmt.Sprintf("rollback: there is no generation %d; there is only %d, which serves", number, now)
+		f.Try = "correct the configuration and preforkd reload"
+	default:
+		f.What = fmt.Sprintf("rollback: there is no generation %d any more, or none yet; there are %s, and %d serves", number, strings.Join(others, ", "), now)
+	}
+	return nil, f
+}
+
+// again makes a generation of number from what k had. It runs beside the loop, which
+// neither changes nor gives back k meanwhile: one operation is under way.
+func (s *Supervisor) again(k *kept, old *generation, number uint64) (_ *generation, _ []string, err error) {
+	cfg := *k.gen.cfg
+	g := &generation{number: number, cfg: &cfg, models: slices.Clone(k.gen.models), manifest: -1}
+	defer func() {
+		if err != nil {
+			g.release(old)
+			err = k.missing(err)
+		}
+	}()
+	if g.programs, err = k.gen.programs.again(); err != nil {
+		return nil, nil, err
+	}
+	if g.lease, err = cache.Hold(g.models); err != nil {
+		return nil, nil, err
+	}
+	if err := s.complete(g, old); err != nil {
+		return nil, nil, err
+	}
+	return g, differences(s.cfg, old, g), nil
+}
+
+// missing says what a return to k lacks.
+func (k *kept) missing(err error) error {
+	f := &ipc.Failure{Exit: ipc.ExitOther, What: err.Error()}
+	errors.As(err, &f)
+	return &ipc.Failure{Exit: f.Exit, What: fmt.Sprintf("rollback to generation %d: %s", k.gen.number, f.What), Try: f.Try, Err: err}
+}
+
+// failed says what was taken back.
+func (op *operation) failed() string {
+	if op.back {
+		return fmt.Sprintf("rollback to generation %d taken back", op.number())
+	}
+	return "reload rolled back"
+}
+
+// advice says what to do after that.
+func (op *operation) advice() string {
+	if op.back {
+		return fmt.Sprintf("generation %d serves; preforkd generations tells which others there are", op.old.number)
+	}
+	return "correct it and reload again; the old generation serves"
+}
+
+// sweep removes from the caches of generations what neither this nor another service may
+// still need, beside the loop. Some may be nil.
+func (s *Supervisor) sweep(generations ...*generation) {
+	var dirs []string
+	for _, g := range generations {
+		if g != nil {
+			dirs = append(dirs, g.cfg.Cache.Dir)
+		}
+	}
+	slices.Sort(dirs)
+	s.sweeps.Go(func() {
+		for _, dir := range slices.Compact(dirs) {
+			n, err := cache.Sweep(dir)
+			if err != nil {
+				s.log.Warn("model cache not swept", "dir", dir, "err", err)
+			}
+			if n > 0 {
+				s.log.Info("model cache swept", "dir", dir, "removed", n)
+			}
+		}
+	})
+}
+
+// cause says what began op.
+func (op *operation) cause() string {
+	switch {
+	case op.back:
+		return fmt.Sprintf("rollback to %d", op.number())
+	case op.hup && len(op.waiters) > 0:
+		return "HUP, reload command"
+	case op.hup:
+		return "HUP"
+	}
+	return "reload command"
+}
+
+// number returns the generation that op returns to, 0 if it is no rollback.
+func (op *operation) number() uint64 {
+	if op.target == nil {
+		return 0
+	}
+	return op.target.gen.number
+}
+
+// Generations returns those that were committed, the one in charge first.
+func (v service) Generations(ctx context.Context) (all []admin.Generation, err error) {
+	err = v.s.ask(ctx, func() {
+		shown := v.s.kept[max(len(v.s.kept)-keptGenerations, 0):] // the oldest may be on its way out
+		for _, k := range slices.Backward(shown) {
+			all = append(all, k.describe(k.gen == v.s.gen))
+		}
+	})
+	return all, err
+}
+
+func (k *kept) describe(serves bool) admin.Generation {
+	g := admin.Generation{
+		Number: k.gen.number, Time: k.committed, Cause: k.cause, RollbackTo: k.origin, Serves: serves,
+		Differences: append([]string{}, k.differences...), Models: []admin.ModelVersion{},
+	}
+	for _, m := range k.gen.models {
+		g.Models = append(g.Models, admin.ModelVersion{Name: m.Name, Version: m.Version, Digest: m.Digest})
+	}
+	return g
+}
