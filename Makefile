@@ -10,7 +10,7 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine test e2e soak fuzz bench bench-reload bench-picture lint fmt clean
+.PHONY: help run build engine test e2e soak fuzz bench bench-reload bench-picture bench-operate lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: build ## measure against peers on this machine; the table lands in bench/
 
 bench-reload: build ## measure reloads against peers, and what they cost, about 12 minutes
 	$(GO) run ./bench --only reload,overhead --picture docs/img/reload.svg $(BENCHFLAGS)
+
+bench-operate: build ## measure what operators do between reloads, about 5 minutes
+	$(GO) run ./bench --only operate $(BENCHFLAGS)
 
 bench-picture: build ## draw docs/img/reload.svg again, about 3 minutes
 	$(GO) run ./bench --only reload-slow --rounds 1 --picture docs/img/reload.svg $(BENCHFLAGS)

@@ -171,9 +171,14 @@ func (s *stage) canary() int {
 	return 0
 }
 
-// reloadOurs runs preforkd reload and follows its progress.
+// reloadOurs runs preforkd reload.
 func reloadOurs(ctx context.Context, s *stage) (said string, exit int, err error) {
-	cmd := exec.CommandContext(ctx, s.l.bin("preforkd"), "reload", "--admin", s.path("admin.sock"))
+	return commandOurs(ctx, s, "reload")
+}
+
+// commandOurs runs a command of preforkd and follows its progress.
+func commandOurs(ctx context.Context, s *stage, args ...string) (said string, exit int, err error) {
+	cmd := exec.CommandContext(ctx, s.l.bin("preforkd"), append(args, "--admin", s.path("admin.sock"))...)
 	progress, err := cmd.StderrPipe()
 	if err != nil {
 		return "", 0, err

@@ -22,6 +22,9 @@ func init() { // not a literal: runners print the names of all
 		{"reload-slow", "a reload into a version that boots 6 s; draws the picture", true, reloadSlow},
 		{"reload-bad", "reloads into versions that do not work", true, reloadBad},
 		{"reload-tail", "p99 during reloads, at half the capacity", true, reloadTail},
+		{"operate-scale", "scale 8 → 2 → 8 for a minute under busy clients: who notices", true, operateScale},
+		{"operate-death", "a model that dies on one request: deaths until its quarantine, and who notices", true, operateDeath},
+		{"operate-rollback", "time of a rollback against that of a reload", true, operateRollback},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }
