@@ -68,7 +68,7 @@ predict: {model: digits}
 http: {worker_header: true}
 cache: {dir: %s}
 admin: %s
-worker: {command: %s}
+worker: {kind: preforkd, command: %s}
 timeouts: %s
 %s
 `, s.address(), workersEach, s.path("models"), filepath.Join(s.l.dir, "cache"), s.path("admin.sock"), command, clocks, s.settings)

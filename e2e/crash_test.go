@@ -122,7 +122,7 @@ notify("READY=1")
 print("the last words", file=sys.stderr)
 sys.exit(9)
 `)
-	s := testkit.Launch(t, testkit.Options{Set: []string{"worker.command=" + command, "worker.max_crashes=2", "worker.crash_window=10m"}})
+	s := testkit.Launch(t, testkit.Options{Set: []string{"worker.ready=notify", "worker.command=" + command, "worker.max_crashes=2", "worker.crash_window=10m"}})
 	if status := s.Wait(); status != ipc.ExitUnavailable {
 		t.Errorf("exit status %d", status)
 	}
@@ -140,7 +140,7 @@ if os.environ["PREFORKD_SLOT"] == "0" and not os.path.exists(__file__ + ".second
 notify("READY=1")
 time.sleep(1000)
 `)
-	s := testkit.Launch(t, testkit.Options{Set: []string{"worker.command=" + command}})
+	s := testkit.Launch(t, testkit.Options{Set: []string{"worker.ready=notify", "worker.command=" + command}})
 	s.Await("READY=1")
 	s.Await("STATUS=2 of 2 workers ready")
 	if !strings.Contains(s.LogText(), "stillborn") {

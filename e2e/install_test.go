@@ -161,7 +161,7 @@ func TestForeignProgramKeepsItsName(t *testing.T) {
 	}
 	replace(t, program, fill)
 	f := &site{t: t, last: 1, socket: filepath.Join(t.TempDir(), "admin.sock")}
-	f.Service = testkit.Start(t, testkit.Options{Admin: f.socket, Set: []string{"worker.command=" + program}})
+	f.Service = testkit.Start(t, testkit.Options{Admin: f.socket, Set: []string{"worker.kind=preforkd", "worker.command=" + program}})
 	if err := os.Remove(program); err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ case $PREFORKD_SLOT in
 *) exec sleep 1000 ;;
 esac
 `)
-	s, socket := reloadable(t, testkit.Options{Set: []string{"worker.command=" + wrapper, "timeouts.boot=20s"}})
+	s, socket := reloadable(t, testkit.Options{Set: []string{"worker.kind=preforkd", "worker.command=" + wrapper, "timeouts.boot=20s"}})
 	before := fmt.Sprint(s.Workers())
 	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
 	answers(t, g, 100)
@@ -217,7 +217,7 @@ func TestScaleDuringReload(t *testing.T) {
 func TestStopDuringScale(t *testing.T) {
 	worker := filepath.Join(testkit.Programs(t), "preforkd-worker")
 	wrapper := program(t, "#!/bin/sh\ncase $PREFORKD_SLOT in [01]) exec "+worker+" ;; esac\nexec sleep 1000\n")
-	s, socket := reloadable(t, testkit.Options{Set: []string{"worker.command=" + wrapper}})
+	s, socket := reloadable(t, testkit.Options{Set: []string{"worker.kind=preforkd", "worker.command=" + wrapper}})
 	scale := exec.Command(filepath.Join(testkit.Programs(t), "preforkd"), "scale", "+1", "--admin", socket)
 	if err := scale.Start(); err != nil {
 		t.Fatal(err)

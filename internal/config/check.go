@@ -9,28 +9,23 @@ import (
 // check reports settings that are right alone and wrong together, and returns what
 // is merely questionable.
 func (g *loader) check(c *Config) (warnings []string) {
-	first := map[string]int{}
-	for i, a := range c.Listen {
-		if j, twice := first[a.same()]; twice {
-			g.problemAt(fmt.Sprintf("listen[%d]", i), fmt.Sprintf("%q is the same address as %q in listen[%d]; remove one", a, c.Listen[j], j))
-			continue
-		}
-		first[a.same()] = i
-	}
+	warnings = g.checkPools(c)
 	g.checkAdmin(c)
 	g.checkOps(c)
-	if len(c.Worker.Command) > 0 && c.Worker.Command[0] == "" {
-		g.problemAt("worker.command[0]", `"" names no program; write its name or path`)
-	}
+	return warnings
+}
+
+// timeoutWarnings says what is questionable in the clocks and budgets of one pool.
+func timeoutWarnings(pool string, c *Config) (warnings []string) {
 	if c.Timeouts.Drain < c.Timeouts.Request {
 		warnings = append(warnings, fmt.Sprintf(
-			"timeouts.drain (%s) is shorter than timeouts.request (%s): a leaving worker cuts off requests that take longer",
-			durationText(c.Timeouts.Drain), durationText(c.Timeouts.Request)))
+			"%s (%s) is shorter than %s (%s): a leaving worker cuts off requests that take longer",
+			PoolKey(pool, "timeouts.drain"), durationText(c.Timeouts.Drain), PoolKey(pool, "timeouts.request"), durationText(c.Timeouts.Request)))
 	}
 	if after := c.Worker.QuarantineAfter; after > c.Worker.MaxCrashes {
 		warnings = append(warnings, fmt.Sprintf(
-			"worker.quarantine_after (%d) is more than worker.max_crashes (%d): a model may use up the crashes of a slot before it is quarantined",
-			after, c.Worker.MaxCrashes))
+			"%s (%d) is more than %s (%d): a model may use up the crashes of a slot before it is quarantined",
+			PoolKey(pool, "worker.quarantine_after"), after, PoolKey(pool, "worker.max_crashes"), c.Worker.MaxCrashes))
 	}
 	return warnings
 }

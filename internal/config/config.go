@@ -18,6 +18,8 @@ type Config struct {
 	Inference Inference `yaml:"inference"`
 	Cache     Cache     `yaml:"cache"`
 	Reload    Reload    `yaml:"reload"`
+	// Pools are the pools beside main, by name; see ForPool.
+	Pools map[string]Pool `yaml:"pools"`
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
 	Admin string `yaml:"admin" holds:"start"`
 	Ops   Ops    `yaml:"ops"`
@@ -34,6 +36,19 @@ type Predict struct {
 type Worker struct {
 	// Command starts a worker; empty: our own, beside the supervisor's binary, else on $PATH.
 	Command []string `yaml:"command"`
+	// Kind tells what Command is: our own worker, or another program; KindAuto: see Other.
+	Kind string `yaml:"kind" default:"auto" check:"auto|preforkd|other"`
+	// Dir is the working directory of another program; empty: the supervisor's.
+	Dir string `yaml:"dir"`
+	// Ready is how another program shows that it is; ReadyAuto: see ReadyBy.
+	Ready string `yaml:"ready" default:"auto" check:"auto|notify|probe|delay"`
+	// ReadyDelay is for ReadyDelay: how long it must have run.
+	ReadyDelay time.Duration `yaml:"ready_delay" default:"1s" check:"0s..24h"`
+	// Live is how another program shows that it still works; LiveAuto: see LiveBy.
+	Live  string `yaml:"live" default:"auto" check:"auto|probe|watchdog|none"`
+	Probe Probe  `yaml:"probe"`
+	// StopSignal makes another program finish what is in flight and leave.
+	StopSignal string `yaml:"stop_signal" default:"TERM" check:"TERM|INT|QUIT|HUP|USR1|USR2|WINCH"`
 	// MaxCrashes within CrashWindow mark a slot as failed.
 	MaxCrashes  int           `yaml:"max_crashes" default:"5" check:"1..1000"`
 	CrashWindow time.Duration `yaml:"crash_window" default:"60s" check:"1ms..24h"`
@@ -42,6 +57,20 @@ type Worker struct {
 	QuarantineAfter int `yaml:"quarantine_after" default:"3" check:"0..1000"`
 	// MaxBackoff bounds the wait before the restart of a worker that keeps crashing.
 	MaxBackoff time.Duration `yaml:"max_backoff" default:"10s" check:"1ms..24h"`
+}
+
+// Probe is the section of the requests that tell whether another program is well.
+type Probe struct {
+	// Path is requested; a status from 200 to 399 is a good answer.
+	Path string `yaml:"path" default:"/" check:"nonempty"`
+	// Interval is the time between two probes of a ready worker.
+	Interval time.Duration `yaml:"interval" default:"2s" check:"10ms..24h"`
+	// Timeout is how long one answer may take.
+	Timeout time.Duration `yaml:"timeout" default:"2s" check:"1ms..24h"`
+	// Successes in a row make a worker ready.
+	Successes int `yaml:"successes" default:"1" check:"1..100"`
+	// Failures in a row make a ready worker count as hung.
+	Failures int `yaml:"failures" default:"3" check:"1..100"`
 }
 
 // Timeouts are the four clocks of a worker.

@@ -137,6 +137,7 @@ func (d *decoder) entry(key, name string, e *ast.MappingValueNode, v reflect.Val
 		v.Set(reflect.MakeMap(v.Type()))
 	}
 	v.SetMapIndex(reflect.ValueOf(name), n)
+	d.places[key] = at(e.Key)
 }
 
 // field writes one setting of a section.

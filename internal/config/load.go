@@ -53,6 +53,7 @@ func Load(s Sources) (*Loaded, error) {
 	g := newLoader(reflectOf(&l.Config))
 	g.load(s)
 	if len(g.problems) == 0 {
+		g.inherit(&l.Config)
 		l.Warnings = g.check(&l.Config)
 	}
 	if len(g.problems) > 0 {

@@ -6,17 +6,14 @@ import (
 
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/control"
-	"preforkd/internal/ipc/handoff"
 	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/slot"
 )
 
-// shared is what all workers of all generations hold: the scoreboard and the queue of
-// connections that leaving workers give away.
+// shared is what our workers of all pools and generations hold.
 type shared struct {
 	board   *scoreboard.Board
 	boardFD int
-	adopt   [2]int // the reading and the writing end
 }
 
 // boardRows is how many worker processes may live at once: a reload has two per slot,
@@ -24,12 +21,9 @@ type shared struct {
 const boardRows = 1024
 
 func newShared() (sh shared, err error) {
-	sh = shared{boardFD: -1, adopt: [2]int{-1, -1}}
+	sh = shared{boardFD: -1}
 	if sh.board, sh.boardFD, err = scoreboard.Create(boardRows); err != nil {
 		return sh, fmt.Errorf("make the scoreboard: %w", err)
-	}
-	if sh.adopt[0], sh.adopt[1], err = handoff.Pair(); err != nil {
-		return sh, fmt.Errorf("make the queue of connections: %w", err)
 	}
 	return sh, nil
 }
@@ -38,9 +32,7 @@ func (sh *shared) release() {
 	if sh.board != nil {
 		_ = sh.board.Close()
 	}
-	for _, fd := range []int{sh.boardFD, sh.adopt[0], sh.adopt[1]} {
-		activation.Close(fd)
-	}
+	activation.Close(sh.boardFD)
 }
 
 // channel is this side's end of a worker's control channel, and the descriptor that
@@ -76,13 +68,16 @@ func (c *channel) close() {
 	<-c.ended
 }
 
-// join gives w a row of the scoreboard and a control channel.
+// join gives w a row of the scoreboard, and a control channel if it is ours.
 func (s *Supervisor) join(w *worker) (err error) {
 	w.row, err = s.shared.board.Claim(scoreboard.Holder{
 		Pool: w.slot.pool.number, Slot: w.slot.index, Generation: w.slot.pool.gen.number, State: uint64(slot.Starting),
 	})
 	if err != nil {
 		return fmt.Errorf("claim a row of the scoreboard: %w", err)
+	}
+	if w.slot.pool.other {
+		return nil
 	}
 	if w.channel, err = s.newChannel(); err != nil {
 		w.row.Settle(0, uint64(slot.Failed), scoreboard.ExitNone)
@@ -93,7 +88,10 @@ func (s *Supervisor) join(w *worker) (err error) {
 
 // part takes row and channel back from w, whose process has ended or never was.
 func (s *Supervisor) part(w *worker) {
-	w.channel.close()
+	if w.channel != nil {
+		w.channel.close()
+	}
+	w.endProbes()
 	pid, exit := 0, scoreboard.ExitNone
 	if w.proc != nil {
 		pid, exit = w.row.PID(), scoreboard.Exited(w.proc.Exit().Status)
@@ -112,7 +110,7 @@ const stuckFactor = 2
 // checkStuck replaces workers whose engine call has outlasted the request clock.
 func (s *Supervisor) checkStuck() {
 	for _, w := range s.byPID {
-		limit := stuckFactor * w.slot.pool.gen.cfg.Timeouts.Request
+		limit := stuckFactor * w.slot.pool.cfg.Timeouts.Request
 		if age, busy := w.row.BusySince.Age(); busy && age > limit && w.state == slot.Ready {
 			s.log.Error("worker stuck in an engine call", "slot", w.slot.index, "pid", w.proc.PID,
 				"clock", "timeouts.request", "limit", limit, "since", age.Round(time.Millisecond))

@@ -12,12 +12,12 @@ import (
 )
 
 // workerCommand returns the worker's program and arguments: the setting, else our own
-// worker, beside this program or on the search path.
-func workerCommand(setting []string) (path string, command []string, err error) {
+// worker, beside this program or on the search path. key is that of the setting.
+func workerCommand(key string, setting []string) (path string, command []string, err error) {
 	if len(setting) > 0 {
 		path, err = exec.LookPath(setting[0])
 		if err != nil && !errors.Is(err, exec.ErrDot) {
-			return "", nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: "worker.command: " + err.Error(), Err: err, Try: "write the program's path"}
+			return "", nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: key + ": " + err.Error(), Err: err, Try: "write the program's path"}
 		}
 		path, err = filepath.Abs(path)
 		return path, setting, err
@@ -39,61 +39,84 @@ func workerCommand(setting []string) (path string, command []string, err error) 
 	return path, []string{name}, nil
 }
 
-// workerEnv is the environment of w.
-func (s *Supervisor) workerEnv(w *worker) []string {
-	sl := w.slot
-	var env []string
-	hasProcs := false
+// inheritable is the environment that this process has, less what is meant for itself.
+func inheritable() (env []string) {
 	for _, e := range os.Environ() {
 		key, _, _ := strings.Cut(e, "=")
-		switch {
-		case strings.HasPrefix(key, "LISTEN_"), strings.HasPrefix(key, "WATCHDOG_"), key == "NOTIFY_SOCKET":
-			continue // they speak to us, not to our workers
-		case key == "GOMAXPROCS":
-			hasProcs = true
+		if strings.HasPrefix(key, "LISTEN_") || strings.HasPrefix(key, "WATCHDOG_") || key == "NOTIFY_SOCKET" {
+			continue
 		}
 		env = append(env, e)
 	}
-	if !hasProcs {
+	return env
+}
+
+// environment is what any program understands of what is in the environment of w; names are those
+// of the listening sockets.
+func (s *Supervisor) environment(w *worker, names []string) []string {
+	sl := w.slot
+	return []string{
+		"LISTEN_FDS=" + strconv.Itoa(len(names)),
+		"LISTEN_FDNAMES=" + strings.Join(names, ":"),
+		"NOTIFY_SOCKET=" + s.server.Name(),
+		ipc.EnvPool + "=" + sl.pool.name,
+		ipc.EnvSlot + "=" + strconv.Itoa(sl.index),
+		ipc.EnvGeneration + "=" + strconv.FormatUint(sl.pool.gen.number, 10),
+	}
+}
+
+// watchdog is sd_watchdog_enabled(3).
+func watchdog(w *worker) string {
+	return "WATCHDOG_USEC=" + strconv.FormatInt(w.slot.pool.clocks.heartbeat.Microseconds(), 10)
+}
+
+// socketNames are those of p's sockets, in their order.
+func (p *pool) socketNames() []string {
+	names := make([]string, len(p.sockets))
+	for i, sock := range p.sockets {
+		names[i] = sock.Name
+	}
+	return names
+}
+
+// socketFDs are the descriptors of p's sockets.
+func (p *pool) socketFDs() []int {
+	fds := make([]int, len(p.sockets))
+	for i, sock := range p.sockets {
+		fds[i] = sock.FD
+	}
+	return fds
+}
+
+// workerEnv is the environment of w, a worker of ours.
+func (s *Supervisor) workerEnv(w *worker) []string {
+	sl := w.slot
+	env := inheritable()
+	if _, set := os.LookupEnv("GOMAXPROCS"); !set {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(sl.pool.procs))
 	}
 	extra := []string{
 		ipc.FDManifest, ipc.FDLifeline, ipc.FDBoard, ipc.FDControl, ipc.FDAdoptIn, ipc.FDAdoptOut,
 	}
-	if sl.pool.gen.programs.engine != nil {
+	if sl.pool.programs.engine != nil {
 		extra = append(extra, ipc.FDLibrary)
-	}
-	sockets := sl.pool.gen.sockets
-	names := make([]string, len(sockets))
-	for i, sock := range sockets {
-		names[i] = sock.Name
 	}
 	if sl.startHeld {
 		env = append(env, ipc.EnvHeld+"=1")
 	}
-	return append(env,
+	env = append(env, s.environment(w, sl.pool.socketNames())...)
+	return append(env, watchdog(w),
 		ipc.EnvRow+"="+w.row.Ticket(),
-		"LISTEN_FDS="+strconv.Itoa(len(sockets)),
-		"LISTEN_FDNAMES="+strings.Join(names, ":"),
-		"NOTIFY_SOCKET="+s.server.Name(),
-		"WATCHDOG_USEC="+strconv.FormatInt(sl.pool.clocks.heartbeat.Microseconds(), 10), // sd_watchdog_enabled(3)
-		ipc.EnvPool+"="+sl.pool.name,
-		ipc.EnvSlot+"="+strconv.Itoa(sl.index),
-		ipc.EnvGeneration+"="+strconv.FormatUint(sl.pool.gen.number, 10),
 		ipc.EnvFDNames+"="+strings.Join(extra, ":"),
 	)
 }
 
 // descriptors are what w inherits, in the order that workerEnv announces.
 func (s *Supervisor) descriptors(w *worker) []int {
-	g := w.slot.pool.gen
-	var fds []int
-	for _, sock := range g.sockets {
-		fds = append(fds, sock.FD)
-	}
-	fds = append(fds, g.manifest, s.lifeline[0], s.shared.boardFD, w.channel.worker, s.shared.adopt[0], s.shared.adopt[1])
-	if g.programs.engine != nil {
-		fds = append(fds, int(g.programs.engine.Fd()))
+	p := w.slot.pool
+	fds := append(p.socketFDs(), p.manifest, s.lifeline[0], s.shared.boardFD, w.channel.worker, p.adopt[0], p.adopt[1])
+	if p.programs.engine != nil {
+		fds = append(fds, int(p.programs.engine.Fd()))
 	}
 	return fds
 }

@@ -45,7 +45,10 @@ func (s *Supervisor) start(sl *poolSlot) {
 	w.row.SetPID(proc.PID)
 	s.byPID[proc.PID] = w
 	s.oom.started(w)
-	s.log.Info("worker started", "slot", sl.index, "pid", proc.PID)
+	s.log.Info("worker started", "pool", sl.pool.name, "slot", sl.index, "pid", proc.PID)
+	if sl.pool.other {
+		s.watch(w)
+	}
 	go func() { // ends when the process has
 		<-proc.Done()
 		s.send(endedEvent{w})
@@ -57,14 +60,24 @@ func (s *Supervisor) launch(w *worker) (*process.Process, error) {
 	if err := s.join(w); err != nil {
 		return nil, err
 	}
-	programs := w.slot.pool.gen.programs
-	proc, err := process.Start(process.Spec{
-		Path: w.slot.pool.path, Args: w.slot.pool.command, Env: s.workerEnv(w), Descriptors: s.descriptors(w),
-		Executable: programs.worker, ByName: !programs.own,
-		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd, Batch: true},
+	programs := w.slot.pool.programs
+	spec := process.Spec{
+		Path: programs.path, Args: programs.args, Executable: programs.worker, ByName: !programs.own,
+		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd, Batch: !w.slot.pool.other},
 		Line:   func(line string) { s.line(w, line) },
-	})
-	activation.Close(w.channel.worker)
+	}
+	if w.slot.pool.other {
+		if err := s.prepareOther(w, &spec); err != nil {
+			s.part(w)
+			return nil, err
+		}
+	} else {
+		spec.Env, spec.Descriptors = s.workerEnv(w), s.descriptors(w)
+	}
+	proc, err := process.Start(spec)
+	if w.channel != nil {
+		activation.Close(w.channel.worker)
+	}
 	if err != nil {
 		s.part(w)
 	}
@@ -84,9 +97,9 @@ func (s *Supervisor) apply(w *worker, e slot.Event) {
 	}
 	switch action {
 	case slot.Drain:
-		w.proc.Signal(syscall.SIGTERM)
+		w.proc.Signal(w.slot.pool.leaveSignal())
 	case slot.Stop:
-		w.proc.Signal(stopSignal(w.reason))
+		w.proc.Signal(w.stopSignal())
 	case slot.Kill:
 		s.log.Warn("worker killed", "slot", w.slot.index, "pid", w.proc.PID, "state", before, "reason", w.reason)
 		w.killed = true
@@ -96,12 +109,13 @@ func (s *Supervisor) apply(w *worker, e slot.Event) {
 	}
 }
 
-// stopSignal is TERM, or ABRT for a worker that hangs: its stacks then land in the log.
-func stopSignal(r slot.Reason) syscall.Signal {
-	if r == slot.Hung {
+// stopSignal makes w leave at once: ABRT one of ours that hangs, whose stacks then land in
+// the log.
+func (w *worker) stopSignal() syscall.Signal {
+	if w.reason == slot.Hung && !w.slot.pool.other {
 		return syscall.SIGABRT
 	}
-	return syscall.SIGTERM
+	return w.slot.pool.leaveSignal()
 }
 
 // wind sets the clock of the state that w has entered.
@@ -124,7 +138,7 @@ func (s *Supervisor) timeout(w *worker) {
 	case slot.Starting, slot.Loading:
 		w.reason = slot.Boot
 		s.log.Error("worker not ready in time", "slot", w.slot.index, "pid", w.proc.PID,
-			"clock", "timeouts.boot", "limit", w.slot.pool.clocks.boot, "status", w.status)
+			"clock", w.slot.pool.key("timeouts.boot"), "limit", w.slot.pool.clocks.boot, "status", w.status)
 		s.tellLost(w, fmt.Sprintf("not ready within timeouts.boot (%v)%s", w.slot.pool.clocks.boot, w.lastStatus()))
 	case slot.Ready:
 		w.reason, w.suspect = slot.Hung, s.suspect(w)
@@ -221,7 +235,7 @@ func (s *Supervisor) ends(w *worker, reason slot.Reason) {
 	}
 	switch {
 	case s.tell(w, rollout.OnEnded, w.why()): // an operation says what starts
-	case !s.everReady && reason.Charged():
+	case !s.proven[sl.pool.name] && reason.Charged():
 		sl.held = true
 		s.bootFailed(w)
 	default:
@@ -274,18 +288,29 @@ func (s *Supervisor) onMessage(m notify.Message) {
 	if usec, ok := m.Get("EXTEND_TIMEOUT_USEC"); ok {
 		s.extend(w, usec)
 	}
-	if v, _ := m.Get("READY"); v == "1" && w.state == slot.Loading {
-		w.ready = s.now()
-		w.slot.failed = false
-		s.apply(w, slot.OnReady)
-		s.log.Info("worker ready", "slot", w.slot.index, "pid", m.PID, "took", (w.ready - w.started).Round(time.Millisecond))
-		s.emitWorker(w, "ready", "after "+(w.ready-w.started).Round(time.Millisecond).String())
-		s.firstReady()
-		s.tell(w, rollout.OnReady, "")
+	if v, _ := m.Get("READY"); v == "1" && w.slot.pool.notifies() {
+		s.becomesReady(w)
 	}
-	if _, ok := m.Get("WATCHDOG"); ok && w.state == slot.Ready {
+	if _, ok := m.Get("WATCHDOG"); ok && w.state == slot.Ready && w.slot.pool.beats() {
 		w.deadline = s.now() + w.slot.pool.clocks.heartbeat
 	}
+}
+
+// becomesReady notes that w is.
+func (s *Supervisor) becomesReady(w *worker) {
+	if w.state != slot.Loading {
+		return
+	}
+	w.ready = s.now()
+	w.slot.failed = false
+	s.apply(w, slot.OnReady)
+	if w.slot.pool.other && w.slot.pool.beats() { // it said that it would
+		w.deadline = s.now() + w.slot.pool.clocks.heartbeat
+	}
+	s.log.Info("worker ready", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID, "took", (w.ready - w.started).Round(time.Millisecond))
+	s.emitWorker(w, "ready", "after "+(w.ready-w.started).Round(time.Millisecond).String())
+	s.firstReady(w.slot.pool)
+	s.tell(w, rollout.OnReady, "")
 }
 
 // extend gives w more time in a state that may take long (EXTEND_TIMEOUT_USEC in
@@ -298,14 +323,15 @@ func (s *Supervisor) extend(w *worker, usec string) {
 	w.deadline = max(w.deadline, s.now()+time.Duration(min(n, uint64(time.Hour/time.Microsecond)))*time.Microsecond)
 }
 
-// firstReady releases the slots whose first worker died before any was ready: it was
-// not the model or the configuration that killed it.
-func (s *Supervisor) firstReady() {
+// firstReady releases the slots of a pool whose first worker died before any was ready: it
+// was not the model or the configuration that killed it.
+func (s *Supervisor) firstReady(p *pool) {
 	if !s.everReady {
 		s.everReady = true
 		s.sweep(s.gen)
 	}
-	for _, sl := range s.gen.slots() {
+	s.proven[p.name] = true
+	for _, sl := range p.slots {
 		if sl.held {
 			sl.held, sl.retryAt = false, s.now()+max(sl.wait, 1)
 		}

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,19 +13,16 @@ import (
 	"preforkd/internal/supervisor/cache"
 	"preforkd/internal/supervisor/machine"
 	"preforkd/internal/supervisor/sizing"
-	"preforkd/internal/supervisor/slot"
 )
 
-// generation is the workers that are started from one manifest.
+// generation is the workers that are started from one configuration.
 type generation struct {
-	number   uint64
-	cfg      *config.Config
-	models   []ipc.ModelFile
-	sockets  []boundSocket
-	programs programs
-	lease    *cache.Lease // of the copies of models
-	manifest int          // sealed memory; -1: not made yet
-	pools    []*pool      // main first
+	number  uint64
+	cfg     *config.Config
+	models  []ipc.ModelFile // of all pools, each once
+	leases  []*cache.Lease  // of the copies of models
+	sockets []boundSocket   // of all pools
+	pools   []*pool         // main first
 }
 
 // newGeneration makes what the workers of generation number start from; old is nil for the
@@ -35,28 +31,24 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 	if err := absolute(cfg); err != nil {
 		return nil, err
 	}
-	g := &generation{number: number, cfg: cfg, manifest: -1}
+	g := &generation{number: number, cfg: cfg}
 	defer func() {
 		if err != nil {
 			g.release(old)
 		}
 	}()
-	if g.programs, err = openPrograms(cfg.Worker.Command, cfg.Inference.Library); err != nil {
-		return nil, err
-	}
-	models, err := cache.Collect(cache.Options{
-		Models: cfg.Models, Cache: cfg.Cache.Dir, Decode: config.Decode,
-		Shared: filepath.Dir(cfg.Cache.Dir) == "/var/tmp",
-	})
-	if err != nil {
-		return nil, err
-	}
-	g.models, g.lease = models.Models, models.Lease
-	for _, w := range models.Warnings {
-		s.log.Warn("model directory", "warning", w)
-	}
-	if err := checkDefaultModel(cfg, models.Models); err != nil {
-		return nil, err
+	collected := map[string]*cache.Collection{}
+	for _, name := range cfg.PoolNames() {
+		p := s.newPool(g, name)
+		if p.programs, err = openPrograms(p.key("worker.command"), p.cfg.Worker.Command, p.cfg.Inference.Library); err != nil {
+			return nil, err
+		}
+		if p.other {
+			p.programs.withoutEngine()
+		}
+		if err := s.collect(p, collected); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.complete(g, old); err != nil {
 		return nil, err
@@ -64,47 +56,102 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 	return g, nil
 }
 
-// complete makes what no generation has of another: its pools and its manifest. The sockets
-// that old has stay as they are, and so does the size to which its pool was scaled.
-func (s *Supervisor) complete(g, old *generation) (err error) {
+// collect finds the models of p; those of a directory that another pool has are there
+// already.
+func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) error {
+	if p.other {
+		return nil
+	}
+	c := p.cfg
+	found, ok := collected[c.Models]
+	if !ok {
+		var err error
+		if found, err = cache.Collect(cache.Options{
+			Models: c.Models, Cache: c.Cache.Dir, Decode: config.Decode,
+			Shared: filepath.Dir(c.Cache.Dir) == "/var/tmp",
+		}); err != nil {
+			return err
+		}
+		for _, w := range found.Warnings {
+			s.log.Warn("model directory", "warning", w)
+		}
+		collected[c.Models] = found
+		p.gen.leases = append(p.gen.leases, found.Lease)
+	}
+	p.models = slices.Clone(found.Models)
+	return checkDefaultModel(p)
+}
+
+// complete makes what no generation has of another: sockets, slots and manifests. The
+// sockets and queues that old has stay as they are, and so do the sizes to which its pools
+// were scaled.
+func (s *Supervisor) complete(g, old *generation) error {
+	if err := g.listen(old, s.log.Warn); err != nil {
+		return err
+	}
+	s.size(g, old)
+	for _, p := range g.pools {
+		s.claimModels(p.models)
+		for _, m := range p.models {
+			if !slices.ContainsFunc(g.models, func(o ipc.ModelFile) bool { return o.Name == m.Name && o.Version == m.Version && o.Digest == m.Digest }) {
+				g.models = append(g.models, m)
+			}
+		}
+		if err := p.queue(old.pool(p.name)); err != nil {
+			return err
+		}
+		if err := p.seal(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listen opens the sockets of all pools that old has not, and gives each pool its own.
+func (g *generation) listen(old *generation, warn func(string, ...any)) (err error) {
 	var have []boundSocket
 	if old != nil {
 		have = old.sockets
 	}
-	if g.sockets, err = listen(g.cfg.Listen, have, s.log.Warn); err != nil {
+	var addresses []config.Address
+	for _, p := range g.pools {
+		addresses = append(addresses, p.cfg.Listen...)
+	}
+	if g.sockets, err = listen(addresses, have, warn); err != nil {
 		return err
 	}
-	s.claimModels(g.models)
-	g.pools = []*pool{s.newPool(g, mainPool, g.programs.path, g.programs.args, old)}
-	return g.seal()
-}
-
-// seal makes the manifest.
-func (g *generation) seal() error {
-	settings, err := json.Marshal(g.cfg)
-	if err != nil {
-		return fmt.Errorf("encode the configuration for workers: %w", err)
+	for _, p := range g.pools {
+		for _, sock := range g.sockets {
+			if slices.Contains(p.cfg.Listen, sock.from) {
+				p.sockets = append(p.sockets, sock)
+			}
+		}
+		if err := p.checkCommand(); err != nil {
+			return err
+		}
 	}
-	data, err := json.Marshal(ipc.Manifest{Generation: g.number, Settings: settings, Library: g.programs.library, Models: g.models})
-	if err != nil {
-		return fmt.Errorf("encode the manifest: %w", err)
-	}
-	g.manifest, err = activation.Sealed("preforkd-manifest", data)
-	return err
+	return nil
 }
 
 // release gives back all that g has. No worker of g may be started afterwards.
 func (g *generation) release(other *generation) {
 	g.retire(other)
-	activation.Close(g.manifest)
-	g.manifest = -1
-	g.programs.close()
-	g.lease.Close()
+	for _, p := range g.pools {
+		activation.Close(p.manifest)
+		p.manifest = -1
+		p.programs.close()
+	}
+	for _, l := range g.leases {
+		l.Close()
+	}
 }
 
-// retire gives back the sockets that other, which goes on, has not; other may be nil. What
-// is left of g is what a rollback to it needs.
+// retire gives back the sockets and queues that other, which goes on, has not; other may be
+// nil. What is left of g is what a rollback to it needs.
 func (g *generation) retire(other *generation) {
+	for _, p := range g.pools {
+		p.closeQueue(other.pool(p.name))
+	}
 	var keep []boundSocket
 	if other != nil {
 		keep = other.sockets
@@ -122,50 +169,53 @@ func (g *generation) closeSockets(keep []boundSocket) {
 	g.sockets = nil
 }
 
-// newPool makes the pool called name of g.
-func (s *Supervisor) newPool(g *generation, name, path string, command []string, old *generation) *pool {
-	in := s.room(g)
-	in.Asked = int(g.cfg.Workers)
+// size decides how many workers each pool has. Pools whose number is given come first: the
+// others share what they leave of the memory.
+func (s *Supervisor) size(g, old *generation) {
+	taken := uint64(0)
+	for _, auto := range []bool{false, true} {
+		for _, p := range g.pools {
+			if p.cfg.Workers.Auto() == auto {
+				taken += s.sizePool(p, old, taken)
+			}
+		}
+	}
+}
+
+// sizePool decides about one, of memory of which so much is taken, and returns how much
+// more it is planned with.
+func (s *Supervisor) sizePool(p *pool, old *generation, taken uint64) uint64 {
+	in := s.room(p)
+	in.Available -= min(in.Available, taken)
+	in.Asked = int(p.cfg.Workers)
 	plan := sizing.Decide(in)
-	asked := plan.Workers
-	if before := old.pool(name); before != nil && before.size != before.asked && old.cfg.Workers == g.cfg.Workers {
+	p.asked = plan.Workers
+	if before := old.pool(p.name); before != nil && before.size != before.asked && before.cfg.Workers == p.cfg.Workers {
 		in.Asked, in.Scaled = before.size, true
 		plan = sizing.Decide(in)
 	}
-	surge := plan.Surge
-	if n := int(g.cfg.Reload.MaxSurge); n > 0 {
-		surge = n
+	p.procs, p.size, p.surge = plan.Procs, plan.Workers, plan.Surge
+	if n := int(p.cfg.Reload.MaxSurge); n > 0 {
+		p.surge = n
 	}
-	s.log.Info("pool sized", "workers", plan.Workers, "why", plan.Why)
+	s.log.Info("pool sized", "pool", p.name, "workers", plan.Workers, "why", plan.Why)
 	if plan.Warning != "" {
-		s.log.Warn("pool may not fit", "warning", plan.Warning)
+		s.log.Warn("pool may not fit", "pool", p.name, "warning", plan.Warning)
 	}
-	c := g.cfg
-	p := &pool{
-		gen: g, name: name, path: path, command: command, procs: plan.Procs, size: plan.Workers, asked: asked, surge: surge,
-		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
-		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff, QuarantineAfter: c.Worker.QuarantineAfter},
-	}
-	number, known := s.numbers[name]
-	if !known {
-		number = len(s.numbers)
-		s.numbers[name] = number
-	}
-	p.number = number
 	for i := range plan.Workers {
 		p.slots = append(p.slots, &poolSlot{pool: p, index: i})
 	}
-	return p
+	return plan.Memory
 }
 
-// room is the machine as it is now, for workers of g.
-func (s *Supervisor) room(g *generation) sizing.Input {
+// room is the machine as it is now, for workers of p.
+func (s *Supervisor) room(p *pool) sizing.Input {
 	found, err := machine.Read()
 	if err != nil {
 		s.log.Warn("machine not fully known", "err", err)
 	}
 	in := sizing.Input{Cores: found.Cores, Available: found.Available}
-	for _, m := range g.models {
+	for _, m := range p.models {
 		in.ModelBytes += uint64(m.Bytes)
 	}
 	return in
@@ -196,7 +246,7 @@ func (g *generation) slots() (slots []*poolSlot) {
 // pool.
 func (g *generation) poolNamed(name string) (*pool, error) {
 	if name == "" {
-		name = mainPool
+		name = config.MainPool
 	}
 	if p := g.pool(name); p != nil {
 		return p, nil
@@ -226,20 +276,20 @@ func absolute(cfg *config.Config) (err error) {
 }
 
 // checkDefaultModel refuses a predict.model that is not there.
-func checkDefaultModel(cfg *config.Config, models []ipc.ModelFile) error {
-	want := cfg.Predict.Model
+func checkDefaultModel(p *pool) error {
+	want := p.cfg.Predict.Model
 	if want == "" {
 		return nil
 	}
 	var names []string
-	for _, m := range models {
+	for _, m := range p.models {
 		if m.Name == want {
 			return nil
 		}
 		names = append(names, m.Name)
 	}
 	return &ipc.Failure{
-		Exit: ipc.ExitConfig, What: fmt.Sprintf("predict.model: %s is not in %s, which holds %s", want, cfg.Models, strings.Join(names, ", ")),
+		Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %s is not in %s, which holds %s", config.PoolKey(p.name, "predict.model"), want, p.cfg.Models, strings.Join(names, ", ")),
 		Try: "name a model that is there, or remove the setting",
 	}
 }

@@ -85,19 +85,25 @@ func (s *Supervisor) find(number uint64) (*kept, error) {
 // neither changes nor gives back k meanwhile: one operation is under way.
 func (s *Supervisor) again(k *kept, old *generation, number uint64) (_ *generation, _ []string, err error) {
 	cfg := *k.gen.cfg
-	g := &generation{number: number, cfg: &cfg, models: slices.Clone(k.gen.models), manifest: -1}
+	g := &generation{number: number, cfg: &cfg}
 	defer func() {
 		if err != nil {
 			g.release(old)
 			err = k.missing(err)
 		}
 	}()
-	if g.programs, err = k.gen.programs.again(); err != nil {
+	for _, had := range k.gen.pools {
+		p := s.newPool(g, had.name)
+		p.models = slices.Clone(had.models)
+		if p.programs, err = had.programs.again(); err != nil {
+			return nil, nil, err
+		}
+	}
+	lease, err := cache.Hold(k.gen.models)
+	if err != nil {
 		return nil, nil, err
 	}
-	if g.lease, err = cache.Hold(g.models); err != nil {
-		return nil, nil, err
-	}
+	g.leases = append(g.leases, lease)
 	if err := s.complete(g, old); err != nil {
 		return nil, nil, err
 	}

@@ -1,33 +1,104 @@
 package supervisor
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 
+	"preforkd/internal/config"
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
+	"preforkd/internal/ipc/handoff"
 	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/process"
 	"preforkd/internal/supervisor/slot"
 )
 
-// mainPool is the name of the pool that the settings outside of pools describe.
-const mainPool = "main"
-
 // pool is a number of workers of one kind, of one generation.
 type pool struct {
-	gen     *generation
-	name    string
-	number  int      // of the name, on the scoreboard
-	path    string   // of the program
-	command []string // its arguments, the program's name first
-	procs   int      // GOMAXPROCS of each that is started from now on
-	size    int      // how many workers it shall have; while it changes, slots has more or fewer
-	asked   int      // how many the configuration makes it have
-	surge   int      // how many workers may run beyond size during the reload to gen
-	clocks  clocks
-	policy  slot.Policy
-	slots   []*poolSlot
+	gen      *generation
+	name     string
+	number   int            // of the name, on the scoreboard
+	cfg      *config.Config // as if it were the only one
+	other    bool           // its workers are not ours; see other.go
+	models   []ipc.ModelFile
+	sockets  []boundSocket
+	programs programs
+	manifest int    // sealed memory; -1: not made yet, or not needed
+	adopt    [2]int // the queue of connections that leaving workers give away; the reading and the writing end
+	procs    int    // GOMAXPROCS of each that is started from now on
+	size     int    // how many workers it shall have; while it changes, slots has more or fewer
+	asked    int    // how many the configuration makes it have
+	surge    int    // how many workers may run beyond size during the reload to gen
+	clocks   clocks
+	policy   slot.Policy
+	slots    []*poolSlot
 }
+
+// newPool adds the pool called name to g, without programs, models and what complete
+// makes.
+func (s *Supervisor) newPool(g *generation, name string) *pool {
+	c := g.cfg.ForPool(name)
+	number, known := s.numbers[name]
+	if !known {
+		number = len(s.numbers)
+		s.numbers[name] = number
+	}
+	p := &pool{
+		gen: g, name: name, number: number, cfg: c, other: c.Worker.Other(), manifest: -1, adopt: [2]int{-1, -1},
+		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
+		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff, QuarantineAfter: c.Worker.QuarantineAfter},
+	}
+	g.pools = append(g.pools, p)
+	return p
+}
+
+// queue makes the queue of connections, or takes over that of before, the pool of that name
+// of the generation before.
+func (p *pool) queue(before *pool) (err error) {
+	switch {
+	case p.other:
+	case before != nil && before.adopt[0] >= 0:
+		p.adopt = before.adopt
+	default:
+		if p.adopt[0], p.adopt[1], err = handoff.Pair(); err != nil {
+			return fmt.Errorf("make the queue of connections: %w", err)
+		}
+	}
+	return nil
+}
+
+// closeQueue closes the queue unless it is also that of other, the pool of that name of the
+// generation that goes on; other may be nil.
+func (p *pool) closeQueue(other *pool) {
+	if other == nil || other.adopt != p.adopt {
+		activation.Close(p.adopt[0])
+		activation.Close(p.adopt[1])
+	}
+	p.adopt = [2]int{-1, -1}
+}
+
+// seal makes the manifest.
+func (p *pool) seal() error {
+	if p.other {
+		return nil
+	}
+	settings, err := json.Marshal(p.cfg)
+	if err != nil {
+		return fmt.Errorf("encode the configuration for workers: %w", err)
+	}
+	data, err := json.Marshal(ipc.Manifest{Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: p.models})
+	if err != nil {
+		return fmt.Errorf("encode the manifest: %w", err)
+	}
+	p.manifest, err = activation.Sealed("preforkd-manifest", data)
+	return err
+}
+
+// key returns the key of one of p's settings.
+func (p *pool) key(k string) string { return config.PoolKey(p.name, k) }
 
 // clocks bound how long a worker may stay in a state.
 type clocks struct{ boot, heartbeat, drain time.Duration }
@@ -72,7 +143,9 @@ type worker struct {
 	slot     *poolSlot
 	proc     *process.Process
 	row      *scoreboard.Row
-	channel  *channel
+	channel  *channel           // nil: it is not ours
+	private  *activation.Socket // it is probed on; nil: it has none
+	unwatch  context.CancelFunc // ends its probes
 	state    slot.State
 	reason   slot.Reason
 	started  time.Duration

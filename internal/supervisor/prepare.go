@@ -78,6 +78,9 @@ func (s *Supervisor) release() {
 	}
 	s.sweeps.Wait()
 	s.shared.release()
+	if s.probes != "" {
+		_ = os.RemoveAll(s.probes)
+	}
 	activation.Close(s.lifeline[0])
 	activation.Close(s.lifeline[1])
 }

@@ -28,9 +28,9 @@ type programs struct {
 	engine  *os.File // that library; nil: the dynamic loader or an error message will find it
 }
 
-// openPrograms finds and opens what the settings ask for.
-func openPrograms(command []string, library string) (p programs, err error) {
-	if p.path, p.args, err = workerCommand(command); err != nil {
+// openPrograms finds and opens what the settings ask for; key is that of the command.
+func openPrograms(key string, command []string, library string) (p programs, err error) {
+	if p.path, p.args, err = workerCommand(key, command); err != nil {
 		return p, err
 	}
 	p.own = len(command) == 0
@@ -45,6 +45,14 @@ func openPrograms(command []string, library string) (p programs, err error) {
 		p.engine, _ = os.Open(p.library)
 	}
 	return p, nil
+}
+
+// withoutEngine lets go of the library, for a program that is not ours.
+func (p *programs) withoutEngine() {
+	if p.engine != nil {
+		p.engine.Close()
+	}
+	p.library, p.engine = "", nil
 }
 
 // close gives the files back. Workers that run have their own hold on them.

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"preforkd/internal/config"
@@ -59,14 +60,30 @@ func (s *Supervisor) read(old *generation, number uint64) (*generation, []string
 }
 
 // differences says what a reload changes in a service that was started with the
-// settings in started.
+// settings in started. Pools may have the same models and programs: each line once.
 func differences(started *config.Config, old, next *generation) []string {
 	lines := config.Differences(*started, *old.cfg, *next.cfg)
+	for _, p := range next.pools {
+		before := old.pool(p.name)
+		if before == nil {
+			continue
+		}
+		for _, line := range append(modelDifferences(before.models, p.models), before.programs.differ(&p.programs)...) {
+			if !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
+}
+
+// modelDifferences does that for models.
+func modelDifferences(old, next []ipc.ModelFile) (lines []string) {
 	was := map[string]ipc.ModelFile{}
-	for _, m := range old.models {
+	for _, m := range old {
 		was[m.Name] = m
 	}
-	for _, m := range next.models {
+	for _, m := range next {
 		before, ok := was[m.Name]
 		delete(was, m.Name)
 		switch {
@@ -78,12 +95,12 @@ func differences(started *config.Config, old, next *generation) []string {
 			lines = append(lines, fmt.Sprintf("model %s: version %s has other content", m.Name, m.Version))
 		}
 	}
-	for _, m := range old.models {
+	for _, m := range old {
 		if _, gone := was[m.Name]; gone {
 			lines = append(lines, fmt.Sprintf("model %s: removed", m.Name))
 		}
 	}
-	return append(lines, old.programs.differ(&next.programs)...)
+	return lines
 }
 
 // onPrepared starts the canary, or ends a reload whose generation could not be made.

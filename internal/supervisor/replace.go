@@ -146,7 +146,11 @@ func (s *Supervisor) selfTest(op *operation, pool int) {
 		s.feed(rollout.Event{Kind: rollout.OnFailed, Pool: pool, Why: "the canary has ended"})
 		return
 	}
-	limit := op.next.cfg.Timeouts.Request
+	if w.slot.pool.other {
+		s.testOther(op, pool, w)
+		return
+	}
+	limit := w.slot.pool.cfg.Timeouts.Request
 	go func() { // ends with its event
 		ctx, cancel := context.WithTimeout(s.ctx, limit)
 		defer cancel()
@@ -175,7 +179,7 @@ func (s *Supervisor) onTested(e testedEvent) {
 // askWorker asks w without waiting for the answer: one that cannot answer is noticed
 // by its clocks.
 func (s *Supervisor) askWorker(w *worker, kind string, body any) {
-	if w == nil {
+	if w == nil || w.channel == nil {
 		return
 	}
 	limit := w.slot.pool.clocks.heartbeat

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"preforkd/internal/config"
 	"preforkd/internal/ipc"
 	"preforkd/internal/supervisor/slot"
 )
@@ -18,6 +19,9 @@ func (s *Supervisor) outcome() (done bool, err error) {
 	}
 	if s.stopping != stopNot {
 		s.log.Info("stopped", "took", time.Since(s.stopAt).Round(time.Millisecond))
+		if s.bootLost {
+			return true, s.bootErr
+		}
 		return true, nil
 	}
 	if !s.everReady && s.bootErr != nil {
@@ -34,6 +38,11 @@ func (s *Supervisor) outcome() (done bool, err error) {
 // bootFailed records why w, one of the first workers, ended before any was ready. The
 // first worker's own words count; they would repeat themselves.
 func (s *Supervisor) bootFailed(w *worker) {
+	defer s.giveUp(w.slot.pool)
+	of := ""
+	if w.slot.pool.name != config.MainPool {
+		of = "pool " + w.slot.pool.name + ": "
+	}
 	switch {
 	case s.bootErr != nil:
 	case w.failure != nil:
@@ -41,10 +50,10 @@ func (s *Supervisor) bootFailed(w *worker) {
 	case w.reason == slot.Boot:
 		s.bootErr = &ipc.Failure{
 			Exit: ipc.ExitBoot, Try: "raise timeouts.boot, or see what the worker waits for",
-			What: fmt.Sprintf("worker not ready within timeouts.boot (%v)%s%s", w.slot.pool.clocks.boot, w.lastStatus(), quote(w.tail.lines)),
+			What: fmt.Sprintf("%sworker not ready within timeouts.boot (%v)%s%s", of, w.slot.pool.clocks.boot, w.lastStatus(), quote(w.tail.lines)),
 		}
 	default:
-		how, try := "could not be started", "run "+w.slot.pool.path+" with the same settings, or see the log"
+		how, try := "could not be started", "run "+w.slot.pool.programs.path+" with the same settings, or see the log"
 		if w.proc != nil {
 			how = w.exit.String()
 		}
@@ -53,8 +62,22 @@ func (s *Supervisor) bootFailed(w *worker) {
 		}
 		s.bootErr = &ipc.Failure{
 			Exit: ipc.ExitBoot, Try: try,
-			What: fmt.Sprintf("worker ended before it was ready: %s%s%s", how, w.lastStatus(), quote(w.tail.lines)),
+			What: fmt.Sprintf("%sworker ended before it was ready: %s%s%s", of, how, w.lastStatus(), quote(w.tail.lines)),
 		}
+	}
+}
+
+// giveUp stops the service when p, of which no worker has ever been ready, has none left:
+// the first start is a transaction, too.
+func (s *Supervisor) giveUp(p *pool) {
+	for _, sl := range p.slots {
+		if !sl.held {
+			return
+		}
+	}
+	if len(s.byPID) > 0 || s.everReady {
+		s.bootLost = true
+		s.stop(stopQuick, nil)
 	}
 }
 
@@ -131,8 +154,11 @@ func (s *Supervisor) announce(ready int) {
 	}
 	s.log.Info("service ready", "workers", ready, "listen", strings.Join(urls, " "),
 		"models", strings.Join(names, ","), "took", s.now().Round(time.Millisecond))
-	fmt.Fprintf(s.opts.Out, "preforkd %s ready on %s with %d workers, models %s\n",
-		s.opts.Version, strings.Join(urls, " "), ready, strings.Join(names, ", "))
+	models := ""
+	if len(names) > 0 {
+		models = ", models " + strings.Join(names, ", ")
+	}
+	fmt.Fprintf(s.opts.Out, "preforkd %s ready on %s with %d workers%s\n", s.opts.Version, strings.Join(urls, " "), ready, models)
 	fmt.Fprintf(s.opts.Out, "try: %s\n", s.example())
 }
 
@@ -156,16 +182,20 @@ func reachable(address string) string {
 // a look at the model.
 func (s *Supervisor) example() string {
 	base, flag := "", ""
-	for _, sock := range s.gen.sockets {
+	main := s.gen.pools[0]
+	for _, sock := range main.sockets {
 		if sock.Network == "tcp" {
 			base = "http://" + reachable(sock.Address)
 			break
 		}
 		base, flag = "http://localhost", "--unix-socket "+sock.Address+" "
 	}
-	m := s.gen.models[0]
-	for _, other := range s.gen.models {
-		if other.Name == s.gen.cfg.Predict.Model {
+	if main.other {
+		return fmt.Sprintf("curl -s %s%s%s", flag, base, main.cfg.Worker.Probe.Path)
+	}
+	m := main.models[0]
+	for _, other := range main.models {
+		if other.Name == main.cfg.Predict.Model {
 			m = other
 		}
 	}

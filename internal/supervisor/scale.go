@@ -91,7 +91,7 @@ func (s *Supervisor) beginScale(sc *scaling) {
 	s.log.Info("scaling", "pool", sc.pool.name, "from", sc.from, "to", sc.to)
 	s.emit(admin.Event{Kind: "scale", Text: text, Pool: sc.pool.name, Generation: s.gen.number})
 	sc.pool.size = sc.to
-	in := s.room(s.gen)
+	in := s.room(sc.pool)
 	in.Asked = sc.to
 	sc.pool.procs = sizing.Decide(in).Procs
 	var actions []rollout.Action
@@ -120,7 +120,7 @@ func (s *Supervisor) planScale(sc *scaling) (err error) {
 	if sc.steps != nil {
 		sc.to = sizing.Steps(sc.from, sc.steps)
 	}
-	if why, memory := sizing.Refuse(s.room(s.gen), sc.from, sc.to); memory {
+	if why, memory := sizing.Refuse(s.room(sc.pool), sc.from, sc.to); memory {
 		return &ipc.Failure{Exit: ipc.ExitTryAgain, What: "scale pool " + sc.pool.name + ": " + why, Try: "ask for fewer, or free memory"}
 	} else if why != "" {
 		return &ipc.Failure{Exit: ipc.ExitUsage, What: "scale pool " + sc.pool.name + ": " + why, Try: fmt.Sprintf("it has %s now", workers(sc.from))}

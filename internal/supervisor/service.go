@@ -184,7 +184,7 @@ func (s *Supervisor) describeSlot(sl *poolSlot, w *worker) admin.Slot {
 	if sl.lastExit != "" {
 		d.LastReason = sl.lastReason.String()
 	}
-	for _, m := range sl.pool.gen.models {
+	for _, m := range sl.pool.models {
 		d.Models = append(d.Models, m.Name+"/"+m.Version)
 	}
 	if w == nil {

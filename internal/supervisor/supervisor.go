@@ -58,6 +58,10 @@ type Supervisor struct {
 	numbers   map[string]int                     // of pools, by name; only newGeneration's
 	deaths    map[*scoreboard.Model]*slot.Deaths // of workers, that models are to blame for
 	everReady bool                               // some worker of this service has been ready
+	proven    map[string]bool                    // pools of which some worker has been ready, by name
+	bootLost  bool                               // the service ends because a pool never had a ready worker
+	privates  int                                // how many of those were made
+	probes    string                             // directory of the sockets of workers that are probed; empty: none yet
 	announced bool
 	stopping  stopMode
 	stopAt    time.Time // of the signal that began the stop
@@ -88,7 +92,7 @@ func New(opts Options) *Supervisor {
 		opts: opts, cfg: &opts.Config, origin: time.Now(),
 		lifeline: [2]int{-1, -1}, pid: os.Getpid(), history: admin.NewLog(keptEvents),
 		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
-		deaths: map[*scoreboard.Model]*slot.Deaths{}, numbers: map[string]int{mainPool: 0},
+		deaths: map[*scoreboard.Model]*slot.Deaths{}, numbers: map[string]int{config.MainPool: 0}, proven: map[string]bool{},
 	}
 }
 
@@ -157,6 +161,8 @@ func (s *Supervisor) handle(e event) {
 		s.onPrepared(e)
 	case testedEvent:
 		s.onTested(e)
+	case watchedEvent:
+		s.onWatched(e)
 	}
 }
 

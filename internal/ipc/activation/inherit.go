@@ -101,7 +101,10 @@ func (s *Socket) adopt() error {
 	s.Network = "tcp"
 	if domain, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain == unix.AF_UNIX {
 		s.Network = "unix"
+		return nil
 	}
+	// As for sockets of our own, see bindTCP. Not worth a failure.
+	_ = unix.SetsockoptInt(s.FD, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	return nil
 }
 

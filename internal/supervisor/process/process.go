@@ -16,6 +16,10 @@ type Spec struct {
 	Path string   // the program
 	Args []string // with the program's name first
 	Env  []string
+	Dir  string // the working directory; empty: /
+	// Group has KILL sent, when the process has ended, to what it leaves in its process group,
+	// and TERM to the process when this one dies: for programs that do not watch us.
+	Group bool
 	// Executable, if not nil, is executed in place of what lies at Path by now. With ByName
 	// it is not while Path still leads to it: the kernel names a process after the path that
 	// it was started by, and only a program that knows of it can set its name right.
@@ -38,9 +42,10 @@ type Limits struct {
 
 // Process is a running or ended worker process.
 type Process struct {
-	PID  int
-	done chan struct{}
-	exit Exit
+	PID   int
+	group bool // see Spec.Group
+	done  chan struct{}
+	exit  Exit
 
 	mu     sync.Mutex // guards reaped, so that no signal reaches a later process of the same pid
 	reaped bool
@@ -105,17 +110,24 @@ func Start(spec Spec) (*Process, error) {
 		files = append(files, spec.Executable.Fd())
 	}
 	pidfd := -1
+	sys := &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
+	if spec.Group {
+		sys.Pdeathsig = syscall.SIGTERM // of the thread that starts it; Go's live as long as the process
+	}
+	if spec.Dir == "" {
+		spec.Dir = "/"
+	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{StepName, string(step)}, &syscall.ProcAttr{
-		Dir:   "/",
+		Dir:   spec.Dir,
 		Env:   spec.Env,
 		Files: files,
-		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		Sys:   sys,
 	})
 	if err != nil {
 		unix.Close(pipe[0])
 		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
 	}
-	p := &Process{PID: pid, done: make(chan struct{})}
+	p := &Process{PID: pid, group: spec.Group, done: make(chan struct{})}
 	go p.run(pidfd, newOutput(pipe[0], spec.Line))
 	return p, nil
 }
@@ -169,6 +181,9 @@ func (p *Process) reap(options int) bool {
 			awaitExit(p.PID)
 		}
 		p.mu.Lock()
+		if p.group && hasEnded(p.PID) { // and so its number, not reaped, is still that of the group
+			_ = syscall.Kill(-p.PID, syscall.SIGKILL)
+		}
 		pid, err := syscall.Wait4(p.PID, &status, syscall.WNOHANG, nil)
 		if pid == p.PID || (err != nil && err != syscall.EINTR) {
 			p.reaped = true
@@ -181,6 +196,12 @@ func (p *Process) reap(options int) bool {
 			return false
 		}
 	}
+}
+
+// hasEnded tells whether pid has, and leaves it to be reaped.
+func hasEnded(pid int) bool {
+	var info unix.Siginfo
+	return unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil) == nil && info.Signo != 0
 }
 
 // awaitExit blocks until pid has ended, and leaves it to be reaped.

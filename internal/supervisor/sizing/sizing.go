@@ -25,7 +25,9 @@ type Plan struct {
 	// 1 and at most Workers. It means something where the workers that run are counted
 	// in what is not available: during a reload.
 	Surge int
-	Why   string // one line for the operator
+	// Memory is what the workers are planned with together, in bytes.
+	Memory uint64
+	Why    string // one line for the operator
 	// Warning is set when the operator's number does not fit the machine.
 	Warning string
 }
@@ -53,6 +55,7 @@ func Decide(in Input) Plan {
 	}
 	p.Procs = max(2, (in.Cores+p.Workers-1)/p.Workers)
 	p.Surge = max(min(fit, p.Workers), 1)
+	p.Memory = uint64(p.Workers) * each
 	p.Why = why(in, p.Workers, each)
 	if in.Available > 0 && p.Workers > fit {
 		p.Warning = fmt.Sprintf("%s may need %s, and %s is to be had: watch memory, or set workers to %d",
