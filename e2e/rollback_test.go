@@ -305,7 +305,7 @@ func TestRollbackWhoseCanaryFails(t *testing.T) {
 	write(t, needed, "")
 	worker := filepath.Join(testkit.Programs(t), "preforkd-worker")
 	script := program(t, "#!/bin/sh\n[ -e "+needed+" ] || { echo the reason; exit 7; }\nexec "+worker+"\n")
-	s, socket := reloadable(t, testkit.Options{Config: "worker: {command: [" + script + "]}\n"})
+	s, socket := reloadable(t, testkit.Options{Config: "worker: {kind: preforkd, command: [" + script + "]}\n"})
 	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
 	write(t, s.Config, "log: {level: info}\n")
 	must(t, socket, []string{"reload"}, "worker.command: ")
@@ -370,7 +370,7 @@ func TestStopDuringRollback(t *testing.T) {
 	write(t, needed, "")
 	worker := filepath.Join(testkit.Programs(t), "preforkd-worker")
 	script := program(t, "#!/bin/sh\n[ -e "+needed+" ] || exec sleep 1000\nexec "+worker+"\n")
-	s, socket := reloadable(t, testkit.Options{Config: "worker: {command: [" + script + "]}\n"})
+	s, socket := reloadable(t, testkit.Options{Config: "worker: {kind: preforkd, command: [" + script + "]}\n"})
 	write(t, s.Config, "log: {level: info}\n")
 	must(t, socket, []string{"reload"}, "serves")
 	if err := os.Remove(needed); err != nil {

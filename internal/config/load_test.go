@@ -152,14 +152,14 @@ func TestListFlags(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	l, err := Load(Sources{Env: []string{
-		"PREFORKD_WORKRS=3", "PREFORKD_QUUX=1", "PREFORKD=1", "PREFORKD_TIMEOUTS_DRAIN=5s", "PREFORKD_WORKER_QUARANTINE_AFTER=6",
+		"PREFORKD_WORKRS=3", "PREFORKD_YONDER_ENTIRELY=1", "PREFORKD=1", "PREFORKD_TIMEOUTS_DRAIN=5s", "PREFORKD_WORKER_QUARANTINE_AFTER=6",
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
 		"environment PREFORKD_WORKRS: no such setting, ignored; did you mean PREFORKD_WORKERS?",
-		"environment PREFORKD_QUUX: no such setting, ignored",
+		"environment PREFORKD_YONDER_ENTIRELY: no such setting, ignored",
 		"timeouts.drain (5s) is shorter than timeouts.request (30s): a leaving worker cuts off requests that take longer",
 		"worker.quarantine_after (6) is more than worker.max_crashes (5): a model may use up the crashes of a slot before it is quarantined",
 	}

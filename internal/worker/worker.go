@@ -125,7 +125,7 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 	if !hasManifest || !hasLifeline || !hasBoard || !hasControl || !hasQueueIn || !hasQueueOut {
 		return nil, &ipc.Failure{
 			Exit: ipc.ExitUsage, What: "preforkd-worker was not started by preforkd: it inherited no manifest",
-			Try: "preforkd serve",
+			Try: "preforkd serve; a script that starts it as worker.command needs worker.kind: preforkd",
 		}
 	}
 	w.lifeline = lifeline
