@@ -48,7 +48,7 @@ bench: build ## measure against peers on this machine; the table lands in bench/
 bench-reload: build ## measure reloads against peers, and what they cost, about 12 minutes
 	$(GO) run ./bench --only reload,overhead --picture docs/img/reload.svg $(BENCHFLAGS)
 
-bench-operate: build ## measure what operators do between reloads, about 5 minutes
+bench-operate: build ## measure what operators do between reloads, about 8 minutes
 	$(GO) run ./bench --only operate $(BENCHFLAGS)
 
 bench-picture: build ## draw docs/img/reload.svg again, about 3 minutes

@@ -25,6 +25,7 @@ func init() { // not a literal: runners print the names of all
 		{"operate-scale", "scale 8 → 2 → 8 for a minute under busy clients: who notices", true, operateScale},
 		{"operate-death", "a model that dies on one request: deaths until its quarantine, and who notices", true, operateDeath},
 		{"operate-rollback", "time of a rollback against that of a reload", true, operateRollback},
+		{"operate-others", "uvicorn and node under preforkd, and under gunicorn and pm2: who notices reloads", true, operateOthers},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

@@ -1,6 +1,7 @@
-// A tiny HTTP server under pm2 in cluster mode; version.py has what the words in
-// VERSION_FILE mean. It tells pm2 when it listens, as wait_ready asks for, and finishes
-// what is in flight when it is told to stop.
+// A tiny HTTP server under pm2 in cluster mode, or on a socket that it inherits from
+// preforkd (LISTEN_FDS, sd_listen_fds(3)). version.py has what the words in VERSION_FILE
+// mean. It tells pm2 when it listens, as wait_ready asks for, and finishes what is in flight
+// when it is told to stop: by SIGINT under pm2, by SIGTERM under preforkd.
 const fs = require('fs');
 const http = require('http');
 
@@ -12,11 +13,15 @@ function serve() {
     response.writeHead(200, { 'Content-Length': 2, 'X-Preforkd-Worker': worker });
     response.end('ok');
   });
-  server.listen(Number(process.env.PORT), '127.0.0.1', () => process.send('ready'));
-  process.on('SIGINT', () => {
-    server.close(() => process.exit(0));
-    server.closeIdleConnections();
+  server.listen(process.env.LISTEN_FDS ? { fd: 3 } : { port: Number(process.env.PORT), host: '127.0.0.1' }, () => {
+    if (process.send) process.send('ready');
   });
+  for (const signal of ['SIGINT', 'SIGTERM']) {
+    process.on(signal, () => {
+      server.close(() => process.exit(0));
+      server.closeIdleConnections();
+    });
+  }
 }
 
 switch (word) {
