@@ -395,3 +395,44 @@ func TestStopDuringRollback(t *testing.T) {
 		t.Errorf("the rollback ended with %v", err)
 	}
 }
+
+// TestRollbackBringsBackAPool: one that was removed since comes back with its listener,
+// its models and its program, which are gone from disk, while clients of the other notice
+// nothing.
+func TestRollbackBringsBackAPool(t *testing.T) {
+	const conns = 16
+	dir := t.TempDir()
+	install(t, dir)
+	worker, models := filepath.Join(dir, "preforkd-worker"), copyModels(t)
+	web := filepath.Join(dir, "web.sock")
+	s, socket := reloadable(t, testkit.Options{Cache: t.TempDir(), Config: "pools:\n  web:\n    listen: [\"unix:" + web + "\"]\n    workers: 1\n    models: " + models +
+		"\n    worker: {command: [" + worker + "], kind: preforkd}\n"})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	write(t, filepath.Join(models, "digits/1/note"), "what only pool web has")
+	must(t, socket, []string{"reload"}, "other content")
+	write(t, s.Config, "log: {level: info}\n")
+	must(t, socket, []string{"reload"}, "pools.web: removed")
+	if _, err := net.Dial("unix", web); err == nil {
+		t.Error("the pool that was removed still listens")
+	}
+	for _, gone := range []string{worker, models} {
+		if err := os.RemoveAll(gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answers(t, g, 100)
+	must(t, socket, []string{"rollback"}, "pools.web: new", "generation 4 serves")
+	st := status1(t, socket)
+	if len(st.Pools) != 2 || st.Pools[1].Name != "web" || len(st.Pools[1].Slots) != 1 || st.Pools[1].Slots[0].State != "ready" || st.RolledBackTo != 2 {
+		t.Fatalf("%+v", st)
+	}
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", st.Pools[1].Slots[0].PID)); err != nil || exe != worker+" (deleted)" {
+		t.Errorf("pool web runs %s, %v", exe, err)
+	}
+	r, err := load.Run(t.Context(), load.Options{Addr: "unix:" + web, Request: load.Get("/v2/models/digits/ready"), Requests: 1})
+	if err != nil || r.Answers != 1 {
+		t.Errorf("pool web: %v, %v", r, err)
+	}
+	answers(t, g, 100)
+	untouched(t, end(), conns)
+}
