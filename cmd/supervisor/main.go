@@ -53,6 +53,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			generationsCommand(out),
 			rollbackCommand(out, errOut),
 			scaleCommand(out),
+			restartCommand(out),
 			modelsCommand(out),
 			statusCommand(out),
 			stopCommand(),

@@ -18,6 +18,7 @@ type Config struct {
 	Inference Inference `yaml:"inference"`
 	Cache     Cache     `yaml:"cache"`
 	Reload    Reload    `yaml:"reload"`
+	Recycle   Recycle   `yaml:"recycle"`
 	// Pools are the pools beside main, by name; see ForPool.
 	Pools map[string]Pool `yaml:"pools"`
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
@@ -121,6 +122,19 @@ type Reload struct {
 	// MaxSurge is how many workers may run beyond the size of the pool; Auto: as many as
 	// memory allows.
 	MaxSurge Workers `yaml:"max_surge" default:"auto" check:"auto|1..1024"`
+}
+
+// Recycle is the section of when a worker is replaced by a new one, which is ready first.
+type Recycle struct {
+	// Requests is after how many; 0: never.
+	Requests int `yaml:"requests" default:"0" check:"0..1000000000"`
+	// Age is how long after it became ready; 0: never.
+	Age time.Duration `yaml:"age" default:"0s" check:"0s..8760h"`
+	// Memory is the proportional share of resident memory (PSS) beyond which; 0: never.
+	Memory Bytes `yaml:"memory" default:"0" check:"0..1TiB"`
+	// Jitter is by how many percent each worker's Requests and Age are at most lower or
+	// higher, drawn anew for each, so that they do not all come at once.
+	Jitter int `yaml:"jitter" default:"10" check:"0..50"`
 }
 
 // Ops is the section of the operations listener: metrics and health of the whole service.

@@ -23,7 +23,8 @@ func TestDefaults(t *testing.T) {
 			Boot: 2 * time.Minute, Heartbeat: 30 * time.Second,
 			Request: 30 * time.Second, Drain: 30 * time.Second,
 		},
-		Reload: Reload{Bake: 2 * time.Second, Trial: time.Second},
+		Reload:  Reload{Bake: 2 * time.Second, Trial: time.Second},
+		Recycle: Recycle{Jitter: 10},
 		HTTP: HTTP{
 			MaxBody: 16 << 20, KeepaliveTimeout: 75 * time.Second,
 			HeaderTimeout: 10 * time.Second, MaxConnections: 10000,
@@ -106,6 +107,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		Inference: Inference{"/lib/libonnxruntime.so"},
 		Cache:     Cache{"/cache"},
 		Reload:    Reload{8, 9, 10},
+		Recycle:   Recycle{11, 12, 13, 14},
 		Admin:     AdminOff,
 		Ops:       Ops{OpsOff},
 		Log:       Log{"debug", "json", "/var/log/p.log"},

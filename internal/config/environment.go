@@ -12,10 +12,10 @@ const (
 	envConfig = "PREFORKD_CONFIG" // the path of the file
 )
 
-// internal are variables with our prefix that are no settings: the file's path, and
-// what the supervisor tells its workers. Package ipc names those; config is below it.
+// internal are variables with our prefix that are no operator's to set: what the
+// supervisor tells its workers. Package ipc names those; config is below it.
 var internal = []string{
-	envConfig, "PREFORKD_POOL", "PREFORKD_SLOT", "PREFORKD_GENERATION", "PREFORKD_FDNAMES", "PREFORKD_ROW", "PREFORKD_HELD",
+	"PREFORKD_POOL", "PREFORKD_SLOT", "PREFORKD_GENERATION", "PREFORKD_FDNAMES", "PREFORKD_ROW", "PREFORKD_HELD",
 }
 
 // customary are variables that platforms set for any service; ours win over them.
@@ -56,7 +56,7 @@ func (g *loader) variables(env environment, flags []Flag) {
 		}
 		g.set(g.settings[i], "environment "+c.name, c.before+env.get(c.name))
 	}
-	known := slices.Clone(internal)
+	known := []string{envConfig}
 	for _, s := range g.settings {
 		known = append(known, s.env)
 		if text := env.get(s.env); text != "" {
@@ -64,7 +64,7 @@ func (g *loader) variables(env environment, flags []Flag) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) {
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) || slices.Contains(internal, name) {
 			continue
 		}
 		text := fmt.Sprintf("environment %s: no such setting, ignored", visible(name))

@@ -11,7 +11,7 @@ import (
 // MainPool is the name of the pool that the settings outside of pools describe.
 const MainPool = "main"
 
-// Pool is one of Config.Pools. What it does not set of models, predict, timeouts, http and
+// Pool is one of Config.Pools. What it does not set of models, predict, timeouts, http, recycle and
 // of the limits of worker is as outside of pools.
 type Pool struct {
 	// Listen are the addresses that its workers serve; no two pools have the same.
@@ -22,6 +22,7 @@ type Pool struct {
 	Worker   Worker    `yaml:"worker"`
 	Timeouts Timeouts  `yaml:"timeouts"`
 	HTTP     HTTP      `yaml:"http"`
+	Recycle  Recycle   `yaml:"recycle"`
 }
 
 // Values of Worker.Kind, Worker.Ready and Worker.Live.
@@ -56,7 +57,7 @@ func (c *Config) ForPool(name string) *Config {
 	own.Pools = nil
 	if p, ok := c.Pools[name]; ok && name != MainPool {
 		own.Listen, own.Workers, own.Models, own.Predict = p.Listen, p.Workers, p.Models, p.Predict
-		own.Worker, own.Timeouts, own.HTTP = p.Worker, p.Timeouts, p.HTTP
+		own.Worker, own.Timeouts, own.HTTP, own.Recycle = p.Worker, p.Timeouts, p.HTTP, p.Recycle
 	}
 	return &own
 }
@@ -115,7 +116,7 @@ func hasTCP(listen []Address) bool {
 // inherited are the settings of a pool that are as outside of pools where it does not set
 // them, by key or by section.
 var inherited = []string{
-	"models", "predict.", "timeouts.", "http.",
+	"models", "predict.", "timeouts.", "http.", "recycle.",
 	"worker.max_crashes", "worker.crash_window", "worker.quarantine_after", "worker.max_backoff",
 }
 

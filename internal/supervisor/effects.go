@@ -175,6 +175,13 @@ func (s *Supervisor) tell(w *worker, kind rollout.Kind, why string) bool {
 	case s.scale.has(w.slot):
 		s.feedScale(rollout.Event{Kind: kind, Worker: rollout.Worker{Slot: w.slot.index}, Why: why})
 		return true
+	case s.restarts.has(w.slot):
+		e := rollout.Event{Kind: kind, Worker: rollout.Worker{Gen: rollout.Old, Slot: w.slot.index}, Why: why}
+		if w.slot == s.restarts.next {
+			e.Worker.Gen = rollout.New
+		}
+		s.feedRestart(e)
+		return true
 	}
 	return false
 }
@@ -192,7 +199,7 @@ func (s *Supervisor) settle(w *worker) {
 			w.reason = slot.Memory
 		}
 	}
-	w.slot.lastExit, w.slot.lastReason = w.exit.String(), w.reason
+	w.slot.lastExit, w.slot.lastReason, w.slot.recycled = w.exit.String(), w.reason, ""
 	c, quarantine := s.blame(w)
 	s.part(w)
 	if w.reason.Charged() {
@@ -302,6 +309,7 @@ func (s *Supervisor) becomesReady(w *worker) {
 		return
 	}
 	w.ready = s.now()
+	s.freshLimits(w)
 	w.slot.failed = false
 	s.apply(w, slot.OnReady)
 	if w.slot.pool.other && w.slot.pool.beats() { // it said that it would

@@ -48,10 +48,11 @@ type operation struct {
 	before      map[*scoreboard.Row]rollout.Tally // answers when the trial began
 }
 
-// queued is an operation that waits for the one under way to end: a scaling, or
-// otherwise a reload.
+// queued is an operation that waits for the one under way to end: a scaling, a restart,
+// or otherwise a reload.
 type queued struct {
-	scale *scaling
+	scale   *scaling
+	restart *restarting
 	purpose
 	who *waiter // nil for a signal
 }
@@ -94,6 +95,8 @@ func (s *Supervisor) busy() string {
 		return "a " + s.op.purpose.String()
 	case s.scale != nil:
 		return "a change of size"
+	case s.restarts != nil:
+		return "the replacement of a worker"
 	}
 	return ""
 }
@@ -117,9 +120,13 @@ func (s *Supervisor) next() {
 			s.queued = s.queued[1:]
 			first.who.end(reloadEnd{err: stoppingFailure(first.purpose.String())})
 			first.scale.end(scaleEnd{err: stoppingFailure("scale")})
+			first.restart.end(restartEnd{err: stoppingFailure("restart")})
 		case first.scale != nil:
 			s.queued = s.queued[1:]
 			s.beginScale(first.scale)
+		case first.restart != nil:
+			s.queued = s.queued[1:]
+			s.beginRestart(first.restart)
 		default:
 			s.nextReload(first.purpose)
 		}
@@ -131,7 +138,7 @@ func (s *Supervisor) next() {
 func (s *Supervisor) nextReload(p purpose) {
 	op := &operation{purpose: p, began: s.now(), old: s.gen}
 	s.queued = slices.DeleteFunc(s.queued, func(q queued) bool {
-		if q.scale != nil || q.purpose != p {
+		if q.scale != nil || q.restart != nil || q.purpose != p {
 			return false
 		}
 		if q.who != nil {

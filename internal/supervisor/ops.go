@@ -17,6 +17,7 @@ type ops struct {
 	socket   *background // nil: there is no listener
 	address  string
 	restarts map[slot.Reason]uint64 // workers started in place of another, by why that had ended
+	recycles map[string]uint64      // workers replaced while they served, by why
 	reload   metrics.Reload
 	failed   string // how the last reload failed; empty: it did not
 }
@@ -50,7 +51,7 @@ func (b *background) end() {
 // openOps serves the operations listener. At the address that nobody asked for another
 // service of this machine may listen: then this one goes without.
 func (s *Supervisor) openOps() error {
-	s.ops.restarts = map[slot.Reason]uint64{}
+	s.ops.restarts, s.ops.recycles = map[slot.Reason]uint64{}, map[string]uint64{}
 	s.ops.reload = metrics.Reload{OK: true, At: time.Now()}
 	address, asked := s.cfg.OpsAddress()
 	if address == "" {
@@ -89,6 +90,10 @@ func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err er
 			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload, RolledBack: s.current().origin > 0,
 			Pools: s.poolMetrics(), Restarts: map[string]uint64{},
 			Models: s.modelMetrics(),
+		}
+		got.Recycles = map[string]uint64{}
+		for _, r := range recycleReasons {
+			got.Recycles[r] = s.ops.recycles[r]
 		}
 		for _, r := range slot.Reasons() {
 			got.Restarts[r.Cause()] = s.ops.restarts[r]

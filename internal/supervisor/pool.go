@@ -35,6 +35,7 @@ type pool struct {
 	clocks   clocks
 	policy   slot.Policy
 	slots    []*poolSlot
+	recycle  recycling
 }
 
 // newPool adds the pool called name to g, without programs, models and what complete
@@ -127,6 +128,7 @@ type poolSlot struct {
 	begun     bool   // a process was started
 
 	lastReason slot.Reason // why it ended
+	recycled   string      // why it was replaced while it served; empty: it was not
 }
 
 // inherit takes over what operators are told of a slot, from the same slot of the
@@ -140,16 +142,21 @@ func (sl *poolSlot) inherit(old *poolSlot) {
 
 // worker is one process in a slot.
 type worker struct {
-	slot     *poolSlot
-	proc     *process.Process
-	row      *scoreboard.Row
-	channel  *channel           // nil: it is not ours
-	private  *activation.Socket // it is probed on; nil: it has none
-	unwatch  context.CancelFunc // ends its probes
-	state    slot.State
-	reason   slot.Reason
-	started  time.Duration
-	ready    time.Duration // when it became ready; 0: never
+	slot    *poolSlot
+	proc    *process.Process
+	row     *scoreboard.Row
+	channel *channel           // nil: it is not ours
+	private *activation.Socket // it is probed on; nil: it has none
+	unwatch context.CancelFunc // ends its probes
+	state   slot.State
+	reason  slot.Reason
+	started time.Duration
+	ready   time.Duration // when it became ready; 0: never
+
+	requestsBefore  uint64 // of the processes that had its row before
+	limits          recycleLimits
+	fresh, measured int64 // PSS in bytes when it became ready, and as we measured it last; 0: not known
+
 	deadline time.Duration // of its state's clock; 0: none
 	killed   bool          // we sent KILL
 	exit     process.Exit  // once it has been settled

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"preforkd/internal/ipc"
@@ -152,12 +153,13 @@ func (s *Supervisor) describe() admin.Status {
 }
 
 // describePools returns the pools of the generation in charge, and after them those that
-// only the other generation of a reload has.
+// only the other generation of a reload has. A slot whose worker is being replaced is there
+// twice.
 func (s *Supervisor) describePools() (pools []admin.Pool) {
 	index := map[string]int{}
 	for _, p := range s.gen.pools {
 		index[p.name] = len(pools)
-		d := admin.Pool{Name: p.name, Size: p.size, Configured: p.asked}
+		d := admin.Pool{Name: p.name, Size: p.size, Configured: p.asked, Notice: p.recycle.notice}
 		for _, sl := range p.slots {
 			d.Slots = append(d.Slots, s.describeSlot(sl, sl.worker))
 		}
@@ -165,7 +167,7 @@ func (s *Supervisor) describePools() (pools []admin.Pool) {
 	}
 	for _, w := range s.byPID {
 		p := w.slot.pool
-		if p.gen == s.gen {
+		if p.gen == s.gen && slices.Contains(p.slots, w.slot) {
 			continue
 		}
 		i, ok := index[p.name]
@@ -180,7 +182,7 @@ func (s *Supervisor) describePools() (pools []admin.Pool) {
 }
 
 func (s *Supervisor) describeSlot(sl *poolSlot, w *worker) admin.Slot {
-	d := admin.Slot{Index: sl.index, Generation: sl.pool.gen.number, Restarts: sl.restarts, LastExit: sl.lastExit}
+	d := admin.Slot{Index: sl.index, Generation: sl.pool.gen.number, Restarts: sl.restarts, LastExit: sl.lastExit, Recycled: sl.recycled}
 	if sl.lastExit != "" {
 		d.LastReason = sl.lastReason.String()
 	}

@@ -75,6 +75,7 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 	}
 	s.feed(rollout.Event{Kind: rollout.OnStop})
 	s.feedScale(rollout.Event{Kind: rollout.OnStop})
+	s.feedRestart(rollout.Event{Kind: rollout.OnStop})
 	for _, sl := range s.slots() {
 		sl.retryAt, sl.held = 0, false
 		sl.pool.gen.closeSockets(nil)

@@ -51,8 +51,12 @@ type Supervisor struct {
 	byPID     map[int]*worker // every process that has not been reaped
 	op        *operation      // the reload under way; nil: none
 	scale     *scaling        // the change of a pool's size under way; nil: none
+	restarts  *restarting     // the replacement of workers under way; nil: none
 	queued    []queued        // for when it has ended
 	sampleAt  time.Duration   // when to look at the counters again
+	recycleAt time.Duration   // when to look whether a worker is due to be replaced
+	measureAt time.Duration   // when to read the memory of those that do not report it
+	measuring bool            // that is under way
 	rates     rates
 	oom       oomKills
 	numbers   map[string]int                     // of pools, by name; only newGeneration's
@@ -163,6 +167,8 @@ func (s *Supervisor) handle(e event) {
 		s.onTested(e)
 	case watchedEvent:
 		s.onWatched(e)
+	case measuredEvent:
+		s.onMeasured(e)
 	}
 }
 
@@ -177,6 +183,9 @@ func (s *Supervisor) send(e event) {
 // untilNext returns how long nothing is due.
 func (s *Supervisor) untilNext() time.Duration {
 	next := s.sampleAt - s.now()
+	if s.recycles() {
+		next = min(next, s.recycleAt-s.now())
+	}
 	for _, sl := range s.slots() {
 		if sl.retryAt > 0 {
 			next = min(next, sl.retryAt-s.now())
@@ -210,6 +219,14 @@ func (s *Supervisor) onTimer() {
 	if op := s.op; op != nil && op.deadline > 0 && now >= op.deadline {
 		op.deadline = 0
 		s.feed(rollout.Event{Kind: rollout.OnClock, Pool: op.clockOf})
+	}
+	if now >= s.measureAt {
+		s.measureAt = now + measureEvery
+		s.measure()
+	}
+	if now >= s.recycleAt {
+		s.recycleAt = now + recycleEvery
+		s.checkRecycle()
 	}
 	if now >= s.sampleAt {
 		s.sampleAt = now + sampleEvery

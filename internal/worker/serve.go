@@ -33,9 +33,11 @@ func (w *worker) serve(ctx context.Context) error {
 	defer stopBeat()
 	defer alongside(w.conns.Run)()
 	defer alongside(w.api.Watch)()
+	w.measureMemory() // what a worker needs that has done nothing yet
 	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)
 	}
+	defer alongside(w.reportMemory)()
 	if !w.held {
 		w.release()
 	}

@@ -62,6 +62,8 @@ type worker struct {
 	sharing   atomic.Int32 // requests to share that are being carried out
 	alone     bool         // nobody is left who could take connections
 
+	memoryUnknown bool // it has been said that it cannot be read
+
 	countLock sync.Mutex    // guards tallied
 	tallied   accept.Counts // what the row has of conns' counters
 }

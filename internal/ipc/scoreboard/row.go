@@ -63,7 +63,8 @@ type Fields struct {
 	Exits Counter // processes that ended in this row; the supervisor's
 	_     [6]uint64
 
-	_ [8]uint64
+	PSS Gauge // bytes of the process, its proportional share of resident memory; 0: not said
+	_   [7]uint64
 }
 
 // Respond counts a response with an HTTP status; one that is no status, 100 to 599,
@@ -233,6 +234,7 @@ func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
 	r.InFlight.Set(0)
 	r.Connections.Set(0)
 	r.Idle.Set(0)
+	r.PSS.Set(0)
 	r.Ticked.Clear()
 	r.BusySince.Clear()
 	r.Leave()

@@ -26,6 +26,7 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.EngineNs)-5*lineBytes-8]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Lost)-6*lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Exits)-6*lineBytes-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.PSS)-7*lineBytes]
 
 	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})-histogramBytes]
 	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})%lineBytes]

@@ -34,6 +34,7 @@ type service struct {
 	scale   func(context.Context, ScaleRequest) (ScaleResult, error)
 	back    func(context.Context, RollbackRequest, func(Progress)) (ReloadResult, error)
 	kept    []Generation
+	restart func(context.Context, RestartRequest) (RestartResult, error)
 	models  []Model
 	mu      sync.Mutex // guards stopped
 	stopped []bool
@@ -53,6 +54,10 @@ func (s *service) Generations(context.Context) ([]Generation, error) { return s.
 
 func (s *service) Scale(ctx context.Context, r ScaleRequest) (ScaleResult, error) {
 	return s.scale(ctx, r)
+}
+
+func (s *service) Restart(ctx context.Context, r RestartRequest) (RestartResult, error) {
+	return s.restart(ctx, r)
 }
 
 func (s *service) Models(context.Context) ([]Model, error) { return s.models, nil }

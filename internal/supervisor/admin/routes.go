@@ -41,6 +41,7 @@ func (s *Server) routes() http.Handler {
 		rollbackPath:    {http.MethodPost, []string{"generation", "no_wait"}, s.rollback},
 		generationsPath: {http.MethodGet, nil, s.generations},
 		"/v1/scale":     {http.MethodPost, []string{"workers", "pool", "no_wait"}, s.scale},
+		"/v1/restart":   {http.MethodPost, []string{"slot", "all", "pool", "no_wait"}, s.restart},
 		modelsPath:      {http.MethodGet, nil, s.models},
 		releaseRoute:    {http.MethodPost, nil, s.release},
 		"/v1/stop":      {http.MethodPost, []string{"quick"}, s.stop},
@@ -66,7 +67,7 @@ func (c *call) serve(table map[string]route) error {
 	rt, ok := table[path]
 	if !ok {
 		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path),
-			"use one of /v1/status, /v1/reload, "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
+			"use one of /v1/status, /v1/reload, "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
 	}
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)

@@ -36,6 +36,9 @@ type Service interface {
 	// Scale changes the size of a pool and returns when it has it, or why it has not; the
 	// result has a Pool where something was begun. ctx is as for Reload.
 	Scale(ctx context.Context, r ScaleRequest) (ScaleResult, error)
+	// Restart replaces workers by new ones of the same generation and returns when it has,
+	// or why it has not; the result has a Pool where something was begun. ctx is as for Reload.
+	Restart(ctx context.Context, r RestartRequest) (RestartResult, error)
 	// Models returns the models of the generation in charge.
 	Models(ctx context.Context) ([]Model, error)
 	// Release ends the quarantine of a model, if it is quarantined.

@@ -52,7 +52,9 @@ type Pool struct {
 	Name       string `json:"name"`
 	Size       int    `json:"size"`       // how many workers it shall have
 	Configured int    `json:"configured"` // how many the configuration gives it; Size differs once it was scaled
-	Slots      []Slot `json:"slots"`
+	// Notice is what an operator should know of the pool; empty: nothing.
+	Notice string `json:"notice,omitempty"`
+	Slots  []Slot `json:"slots"`
 }
 
 // Slot is a worker's place in its pool. During a reload a place may be listed twice,
@@ -67,6 +69,7 @@ type Slot struct {
 	Restarts          int      `json:"restarts"`              // since the service started
 	LastReason        string   `json:"last_reason,omitempty"` // why the last process ended, as package slot calls it
 	LastExit          string   `json:"last_exit,omitempty"`   // and how, in words
+	Recycled          string   `json:"recycled,omitempty"`    // why the last process was replaced while it served: requests, age, memory, asked
 	InFlight          int      `json:"in_flight"`             // requests
 	RequestsPerSecond float64  `json:"requests_per_second"`
 	P50               Duration `json:"p50_seconds"` // of recent requests; 0: none

@@ -42,6 +42,9 @@ func Table(w io.Writer, st Status) error {
 			fmt.Fprintf(&b, ", scaled from %d", p.Configured)
 		}
 		fmt.Fprintln(&b)
+		if p.Notice != "" {
+			fmt.Fprintln(&b, clean(p.Notice))
+		}
 		if err := slots(&b, p.Slots); err != nil {
 			return err
 		}
@@ -99,6 +102,9 @@ func slots(w io.Writer, slots []Slot) error {
 
 // lastExit says how the last process ended, and why where that does not say it.
 func lastExit(s Slot) string {
+	if s.Recycled != "" {
+		return "recycled (" + s.Recycled + "), " + s.LastExit
+	}
 	switch s.LastReason {
 	case "", "asked", "crash", "memory":
 		return s.LastExit

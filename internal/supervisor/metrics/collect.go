@@ -17,6 +17,7 @@ type Snapshot struct {
 	Generation uint64 // in charge
 	Stopping   bool
 	Pools      []Pool
+	Recycles   map[string]uint64 // workers that were replaced while they served, by why
 	Restarts   map[string]uint64 // workers that were started in place of another, by why that had ended
 	Reload     Reload
 	RolledBack bool    // to what an earlier generation had
@@ -74,6 +75,7 @@ var (
 	poolWorkers  = gauge("preforkd_pool_workers", "Workers that a pool shall have.", "pool")
 	workers      = gauge("preforkd_workers", "Worker processes by state; during a reload those of both generations.", "pool", "state")
 	restarts     = counter("preforkd_worker_restarts_total", "Workers started in place of one that ended, by why that one did. A reload's new workers are none.", "cause")
+	recycles     = counter("preforkd_worker_recycles_total", "Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), or asked for.", "reason")
 	exits        = counter("preforkd_worker_exits_total", "Worker processes that ended, however and why.")
 	reloadOK     = gauge("preforkd_last_reload_success", "1 if the last reload was committed, 0 if it failed. Before the first one, 1: the start.")
 	reloadAt     = gauge("preforkd_last_reload_timestamp_seconds", "When the last reload ended, or the service started, as Unix time.")
@@ -92,7 +94,7 @@ var (
 	durationDesc = prometheus.NewDesc("preforkd_http_request_duration_seconds", "Time from a request's being read to its answer.", nil, nil)
 
 	plain = []metric{
-		buildInfo, generation, poolWorkers, workers, restarts, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
+		buildInfo, generation, poolWorkers, workers, restarts, recycles, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
 		connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
@@ -138,6 +140,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		for _, state := range slices.Sorted(maps.Keys(p.States)) {
 			put(workers, float64(p.States[state]), p.Name, state)
 		}
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.Recycles)) {
+		put(recycles, float64(s.Recycles[reason]), reason)
 	}
 	for _, cause := range slices.Sorted(maps.Keys(s.Restarts)) {
 		put(restarts, float64(s.Restarts[cause]), cause)

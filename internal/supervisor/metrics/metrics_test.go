@@ -49,6 +49,7 @@ func full(context.Context) (Snapshot, error) {
 	return Snapshot{
 		Generation: 3, RolledBack: true, Reload: Reload{OK: false, At: time.Unix(1700000000, 5e8)},
 		Pools:    []Pool{{Name: "main", Size: 2, States: map[string]int{"ready": 2, "draining": 1}}},
+		Recycles: map[string]uint64{"age": 0, "requests": 7},
 		Restarts: map[string]uint64{"crash": 4, "memory": 1},
 		Models:   []Model{{"digits", "3", false, 0}, {"risky", "1", true, 3}},
 	}, nil
@@ -102,6 +103,10 @@ preforkd_engine_seconds_total 1
 # HELP preforkd_worker_exits_total Worker processes that ended, however and why.
 # TYPE preforkd_worker_exits_total counter
 preforkd_worker_exits_total 1
+# HELP preforkd_worker_recycles_total Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), or asked for.
+# TYPE preforkd_worker_recycles_total counter
+preforkd_worker_recycles_total{reason="age"} 0
+preforkd_worker_recycles_total{reason="requests"} 7
 # HELP preforkd_worker_restarts_total Workers started in place of one that ended, by why that one did. A reload's new workers are none.
 # TYPE preforkd_worker_restarts_total counter
 preforkd_worker_restarts_total{cause="crash"} 4
