@@ -3,6 +3,7 @@ package worker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -61,5 +62,5 @@ func pss(rollup []byte) (int64, error) {
 		}
 		return n << 10, nil
 	}
-	return 0, fmt.Errorf("smaps_rollup has no line Pss:")
+	return 0, errors.New("smaps_rollup has no line that begins with Pss")
 }
