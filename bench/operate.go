@@ -53,8 +53,8 @@ type scaled struct {
 }
 
 const (
-	scaleConns       = 64
-	scaleFew, scaleM = 2, 8
+	scaleConns          = 64
+	scaleFew, scaleMany = 2, 8
 )
 
 // operateScale scales 8 → 2 → 8, again and again, under busy keep-alive clients.
@@ -68,17 +68,17 @@ func operateScale(ctx context.Context, l *lab) (*result, error) {
 		return nil, err
 	}
 	defer s.end()
-	if _, err := s.operate(ctx, "scale", strconv.Itoa(scaleM)); err != nil {
+	if _, err := s.operate(ctx, "scale", strconv.Itoa(scaleMany)); err != nil {
 		return nil, err
 	}
-	raw := scaled{Down: operated{Command: fmt.Sprintf("scale %d", scaleFew)}, Up: operated{Command: fmt.Sprintf("scale %d", scaleM)}}
+	raw := scaled{Down: operated{Command: fmt.Sprintf("scale %d", scaleFew)}, Up: operated{Command: fmt.Sprintf("scale %d", scaleMany)}}
 	lasts := of(&l.options, time.Minute, 3*time.Second)
 	raw.Report, err = s.under(ctx, load.Options{Conns: scaleConns}, func(*load.Generator) error {
 		for begun := time.Now(); time.Since(begun) < lasts; raw.Cycles++ {
 			for _, step := range []struct {
 				to   int
 				into *operated
-			}{{scaleFew, &raw.Down}, {scaleM, &raw.Up}} {
+			}{{scaleFew, &raw.Down}, {scaleMany, &raw.Up}} {
 				took, err := s.operate(ctx, "scale", strconv.Itoa(step.to))
 				if err != nil {
 					return err

@@ -23,6 +23,7 @@ func init() { // not a literal: runners print the names of all
 		{"reload-bad", "reloads into versions that do not work", true, reloadBad},
 		{"reload-tail", "p99 during reloads, at half the capacity", true, reloadTail},
 		{"operate-scale", "scale 8 → 2 → 8 for a minute under busy clients: who notices", true, operateScale},
+		{"operate-recycle", "workers replaced every 200 requests for a minute under busy clients: who notices", true, operateRecycle},
 		{"operate-death", "a model that dies on one request: deaths until its quarantine, and who notices", true, operateDeath},
 		{"operate-rollback", "time of a rollback against that of a reload", true, operateRollback},
 		{"operate-others", "uvicorn and node under preforkd, and under gunicorn and pm2: who notices reloads", true, operateOthers},
