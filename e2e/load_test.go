@@ -17,7 +17,13 @@ var sample = load.Post("/predict", "application/json", []byte(`{"features":[`+st
 // its report.
 func storm(t *testing.T, s *testkit.Service, o load.Options) (g *load.Generator, end func() *load.Report) {
 	t.Helper()
-	o.Addr = strings.TrimPrefix(s.URL, "http://")
+	return stormAt(t, strings.TrimPrefix(s.URL, "http://"), o)
+}
+
+// stormAt is storm for an address, as load.Options have it.
+func stormAt(t *testing.T, address string, o load.Options) (g *load.Generator, end func() *load.Report) {
+	t.Helper()
+	o.Addr = address
 	if o.Request == nil && o.Each == nil {
 		o.Request = sample
 	}

@@ -161,15 +161,19 @@ func pythonServer(t *testing.T) string {
 }
 
 // serving is a configuration with that server as worker.
-func serving(path, wrong, more string) string {
-	return fmt.Sprintf("worker: {command: [%s, %s, %s, \"{fd}\"]%s}\ntimeouts: {boot: 2s, drain: 500ms, request: 500ms}\n", python, path, wrong, more)
+func serving(path, wrong string) string {
+	boot := map[string]string{"hangs": "2s", "garbage": "5s", "sick": "5s"}[wrong] // those that never become ready
+	if boot == "" {
+		boot = "60s"
+	}
+	return fmt.Sprintf("worker: {command: [%s, %s, %s, \"{fd}\"]}\ntimeouts: {boot: %s, drain: 500ms, request: 20s}\n", python, path, wrong, boot)
 }
 
 // TestOtherProgramsThatFail: what is wrong with a program ends the first start, and takes a
 // reload to it back.
 func TestOtherProgramsThatFail(t *testing.T) {
 	path := pythonServer(t)
-	s, socket := reloadable(t, testkit.Options{Config: serving(path, "fine", "")})
+	s, socket := reloadable(t, testkit.Options{Config: serving(path, "fine")})
 	for wrong, says := range map[string]string{
 		"exits":   "cannot go on",
 		"hangs":   "not ready within timeouts.boot (2s)",
@@ -179,14 +183,14 @@ func TestOtherProgramsThatFail(t *testing.T) {
 	} {
 		t.Run(wrong, func(t *testing.T) {
 			before := answersFrom(t, s.URL)
-			write(t, s.Config, serving(path, wrong, ""))
+			write(t, s.Config, serving(path, wrong))
 			if out, code := command(t, socket, "reload"); code != int(ipc.ExitRolledBack) || !strings.Contains(out, says) {
 				t.Errorf("%d: %s", code, out)
 			}
 			if after := answersFrom(t, s.URL); !strings.HasPrefix(after, "main ") || len(s.Workers()) != 2 {
 				t.Errorf("%q answered, now %q, %v", before, after, s.Workers())
 			}
-			refuses(t, testkit.Options{Config: serving(path, wrong, "")}, ipc.ExitBoot, says)
+			refuses(t, testkit.Options{Config: serving(path, wrong)}, ipc.ExitBoot, says)
 		})
 	}
 	t.Run("missing", func(t *testing.T) {
@@ -218,9 +222,9 @@ func answersFrom(t *testing.T, url string) string {
 // a program started goes with it.
 func TestOtherProgramsThatStay(t *testing.T) {
 	path := pythonServer(t)
-	s, socket := reloadable(t, testkit.Options{Config: serving(path, "deaf", "")})
+	s, socket := reloadable(t, testkit.Options{Config: serving(path, "deaf")})
 	before := s.Workers()
-	write(t, s.Config, serving(path, "fine", ""))
+	write(t, s.Config, serving(path, "fine"))
 	if out, code := command(t, socket, "reload"); code != 0 {
 		t.Fatalf("%d: %s", code, out)
 	}
@@ -254,4 +258,35 @@ func TestOtherProgramIsProbed(t *testing.T) {
 		t.Errorf("%v: %v\n%s", err, s.Workers(), s.LogText())
 	}
 	answersFrom(t, s.URL)
+}
+
+// TestRollbackOfOtherPrograms: the command of an earlier generation runs again.
+func TestRollbackOfOtherPrograms(t *testing.T) {
+	path := pythonServer(t)
+	s, socket := reloadable(t, testkit.Options{Config: serving(path, "fine")})
+	write(t, s.Config, serving(path, "deaf"))
+	if out, code := command(t, socket, "reload"); code != 0 {
+		t.Fatalf("%d: %s", code, out)
+	}
+	if out, code := command(t, socket, "rollback"); code != 0 || !strings.Contains(out, "generation 3 serves") {
+		t.Errorf("%d: %s", code, out)
+	}
+	answersFrom(t, s.URL)
+	for _, pid := range s.Workers() {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil || !strings.Contains(string(line), "\x00fine\x00") {
+			t.Errorf("%q, %v", line, err)
+		}
+	}
+}
+
+// TestOtherProgramsEndWithTheSupervisor: nobody is left to hold the address.
+func TestOtherProgramsEndWithTheSupervisor(t *testing.T) {
+	path := pythonServer(t)
+	s, _ := reloadable(t, testkit.Options{Config: serving(path, "fine")})
+	workers := s.Workers()
+	s.Signal(syscall.SIGKILL)
+	for _, pid := range workers {
+		testkit.Gone(t, pid)
+	}
 }

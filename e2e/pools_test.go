@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -147,4 +148,39 @@ func overUnix(t *testing.T, path string) string {
 		t.Fatalf("%d, %v: %s", answer.StatusCode, err, body)
 	}
 	return string(body)
+}
+
+// TestPoolsOfOurWorker: a second pool of our own worker with models of its own. Each pool
+// has a queue of connections: no client notices a reload or another size, and none ends up
+// with a worker of the other pool, which has not its model.
+func TestPoolsOfOurWorker(t *testing.T) {
+	const conns = 16
+	models, dir := t.TempDir(), t.TempDir()
+	if err := os.CopyFS(filepath.Join(models, "digits-forest"), os.DirFS(filepath.Join(testkit.Root(t), "models", "digits-forest"))); err != nil {
+		t.Fatal(err)
+	}
+	own := copyModels(t)
+	if err := os.RemoveAll(filepath.Join(own, "digits-forest")); err != nil {
+		t.Fatal(err)
+	}
+	forest := filepath.Join(dir, "forest.sock")
+	config := fmt.Sprintf("pools:\n  forest: {listen: [\"unix:%s\"], workers: 2, models: %s}\n", forest, models)
+	s, socket := reloadable(t, testkit.Options{Models: own, Config: config})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true, Request: load.Get("/v2/models/digits-cnn")})
+	there, endThere := stormAt(t, "unix:"+forest, load.Options{Conns: conns, Keepalive: true, Request: load.Get("/v2/models/digits-forest")})
+	for range times(2, 10) {
+		for _, command1 := range [][]string{{"reload"}, {"scale", "3", "--pool", "forest"}, {"scale", "1", "--pool", "forest"}, {"scale", "2", "--pool", "forest"}} {
+			if out, code := command(t, socket, command1...); code != 0 {
+				t.Fatalf("%v: %d: %s", command1, code, out)
+			}
+			answers(t, g, 100)
+			answers(t, there, 100)
+		}
+	}
+	untouched(t, end(), conns)
+	untouched(t, endThere(), conns)
+	out, code := command(t, socket, "models")
+	if code != 0 || !strings.Contains(out, "digits-forest") || !strings.Contains(out, "digits-cnn") {
+		t.Errorf("%d: %s", code, out)
+	}
 }

@@ -100,7 +100,7 @@ func (s *Supervisor) part(w *worker) {
 	gauges, ok := w.row.Settle(pid, uint64(w.state), exit)
 	if ok && w.proc != nil && gauges.InFlight > 0 {
 		w.row.Lost.Add(uint64(gauges.InFlight))
-		s.log.Warn("requests lost", "slot", w.slot.index, "pid", w.proc.PID, "requests", gauges.InFlight)
+		s.log.Warn("requests lost", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID, "requests", gauges.InFlight)
 	}
 }
 
@@ -113,7 +113,7 @@ func (s *Supervisor) checkStuck() {
 	for _, w := range s.byPID {
 		limit := stuckFactor * w.slot.pool.cfg.Timeouts.Request
 		if age, busy := w.row.BusySince.Age(); busy && age > limit && w.state == slot.Ready {
-			s.log.Error("worker stuck in an engine call", "slot", w.slot.index, "pid", w.proc.PID,
+			s.log.Error("worker stuck in an engine call", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID,
 				"clock", "timeouts.request", "limit", limit, "since", age.Round(time.Millisecond))
 			s.lose(w, slot.Stuck)
 		}

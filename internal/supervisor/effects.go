@@ -24,7 +24,7 @@ func (s *Supervisor) start(sl *poolSlot) {
 	w.deadline = w.started + sl.pool.clocks.boot
 	proc, err := s.launch(w)
 	if err != nil { // no memory, no process number: as if it had crashed at once
-		s.log.Error("worker not started", "slot", sl.index, "err", err)
+		s.log.Error("worker not started", "pool", sl.pool.name, "slot", sl.index, "err", err)
 		w.tail.add(err.Error())
 		w.reason, w.startErr = slot.Crash, err
 		sl.lastReason = w.reason
@@ -101,7 +101,7 @@ func (s *Supervisor) apply(w *worker, e slot.Event) {
 	case slot.Stop:
 		w.proc.Signal(w.stopSignal())
 	case slot.Kill:
-		s.log.Warn("worker killed", "slot", w.slot.index, "pid", w.proc.PID, "state", before, "reason", w.reason)
+		s.log.Warn("worker killed", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID, "state", before, "reason", w.reason)
 		w.killed = true
 		w.proc.Signal(syscall.SIGKILL)
 	case slot.Settle:
@@ -137,17 +137,17 @@ func (s *Supervisor) timeout(w *worker) {
 	switch w.state {
 	case slot.Starting, slot.Loading:
 		w.reason = slot.Boot
-		s.log.Error("worker not ready in time", "slot", w.slot.index, "pid", w.proc.PID,
+		s.log.Error("worker not ready in time", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID,
 			"clock", w.slot.pool.key("timeouts.boot"), "limit", w.slot.pool.clocks.boot, "status", w.status)
 		s.tellLost(w, fmt.Sprintf("not ready within timeouts.boot (%v)%s", w.slot.pool.clocks.boot, w.lastStatus()))
 	case slot.Ready:
 		w.reason, w.suspect = slot.Hung, s.suspect(w)
-		s.log.Error("worker stopped its heartbeat", "slot", w.slot.index, "pid", w.proc.PID,
+		s.log.Error("worker stopped its heartbeat", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID,
 			"clock", "timeouts.heartbeat", "limit", w.slot.pool.clocks.heartbeat)
 		s.tellLost(w, fmt.Sprintf("no heartbeat within timeouts.heartbeat (%v)", w.slot.pool.clocks.heartbeat))
 	case slot.Draining:
 		w.reason = slot.Overdue
-		s.log.Error("worker not drained in time", "slot", w.slot.index, "pid", w.proc.PID,
+		s.log.Error("worker not drained in time", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID,
 			"clock", "timeouts.drain", "limit", w.slot.pool.clocks.drain)
 	}
 	s.apply(w, slot.OnTimeout)
@@ -204,13 +204,13 @@ func (s *Supervisor) settle(w *worker) {
 	s.part(w)
 	if w.reason.Charged() {
 		keys := []any{
-			"slot", w.slot.index, "pid", w.proc.PID,
+			"pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID,
 			"reason", w.reason, "exit", w.exit.String(), "served", w.served(s.now()).Round(time.Millisecond),
 		}
 		s.log.Error("worker died", append(keys, c.keys()...)...)
 		s.emit(c.in(s.workerEvent(w, "crash", w.reason.String()+": "+w.exit.String())))
 	} else {
-		s.log.Info("worker left", append([]any{"slot", w.slot.index, "pid", w.proc.PID, "exit", w.exit.String()}, c.keys()...)...)
+		s.log.Info("worker left", append([]any{"pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID, "exit", w.exit.String()}, c.keys()...)...)
 		s.emit(c.in(s.workerEvent(w, "left", w.exit.String())))
 	}
 	if quarantine != nil {
@@ -255,7 +255,7 @@ func (s *Supervisor) charge(w *worker) {
 	sl := w.slot
 	wait, failed := sl.history.Crashed(s.now(), w.served(s.now()), jitter(), sl.pool.policy)
 	if failed && !sl.failed && s.everReady {
-		s.log.Error("slot failed", "slot", sl.index, "crashes", sl.history.Crashes(s.now(), sl.pool.policy),
+		s.log.Error("slot failed", "pool", sl.pool.name, "slot", sl.index, "crashes", sl.history.Crashes(s.now(), sl.pool.policy),
 			"window", sl.pool.policy.CrashWindow, "next", wait.Round(time.Second))
 	}
 	sl.failed, sl.wait = failed, wait
@@ -288,7 +288,7 @@ func (s *Supervisor) onMessage(m notify.Message) {
 	if text, ok := m.Get(ipc.KeyFailure); ok {
 		f, err := ipc.DecodeFailure(text)
 		if err != nil {
-			s.log.Warn("worker sent a failure that cannot be read", "slot", w.slot.index, "pid", m.PID, "err", err)
+			s.log.Warn("worker sent a failure that cannot be read", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", m.PID, "err", err)
 		}
 		w.failure = f
 	}

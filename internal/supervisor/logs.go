@@ -142,7 +142,7 @@ func (s *Supervisor) relay(w *worker, line string) {
 	if w.proc != nil {
 		pid = w.proc.PID
 	}
-	attrs := []slog.Attr{slog.Int("slot", w.slot.index), slog.Int("pid", pid)}
+	attrs := []slog.Attr{slog.String("pool", w.slot.pool.name), slog.Int("slot", w.slot.index), slog.Int("pid", pid)}
 	r, ok := parseRecord(line)
 	if !ok {
 		s.log.LogAttrs(context.Background(), slog.LevelInfo, "worker output", append(attrs, slog.String("line", line))...)

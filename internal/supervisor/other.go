@@ -159,7 +159,7 @@ type watchedEvent struct {
 }
 
 // bootProbe is the pause between two probes of a worker that is not ready yet.
-const bootProbe = 100 * time.Millisecond
+const bootProbe = 50 * time.Millisecond
 
 // target returns how w is probed; false: it cannot be.
 func (w *worker) target() (t probe.Target, ok bool) {
@@ -302,7 +302,7 @@ func errOfProbe(ctx context.Context, t probe.Target, probed bool) error {
 		switch err := probe.Ask(ctx, t); {
 		case !errors.Is(err, probe.ErrOther):
 			return err
-		case !pause(ctx, bootProbe/10):
+		case !pause(ctx, bootProbe/5):
 			return errors.New("no connection reached the new worker: does it accept on the socket that it inherits?")
 		}
 	}

@@ -183,12 +183,12 @@ func (s *Supervisor) askWorker(w *worker, kind string, body any) {
 		return
 	}
 	limit := w.slot.pool.clocks.heartbeat
-	log, slotIndex, pid := s.log, w.slot.index, w.proc.PID
+	log, pool, slotIndex, pid := s.log, w.slot.pool.name, w.slot.index, w.proc.PID
 	go func() { // ends with the answer, the worker or the service
 		ctx, cancel := context.WithTimeout(s.ctx, limit)
 		defer cancel()
 		if err := w.channel.conn.Call(ctx, kind, body, nil); err != nil && ctx.Err() == nil {
-			log.Warn("worker did not do as asked", "slot", slotIndex, "pid", pid, "what", kind, "err", err)
+			log.Warn("worker did not do as asked", "pool", pool, "slot", slotIndex, "pid", pid, "what", kind, "err", err)
 		}
 	}()
 }
