@@ -21,7 +21,7 @@ print("uvicorn", uvicorn.__version__, "on uvloop, FastAPI", fastapi.__version__)
 		}
 		return strings.TrimSpace(text) + "; preforkd reload", nil
 	},
-	deploy: deployOther(fmt.Sprintf(`[%s, -m, uvicorn, "asgi:app", --fd, "{fd}", --no-access-log, --timeout-keep-alive, "75"]`, python)),
+	deploy: deployOther(fmt.Sprintf(`[%s, -m, uvicorn, "asgi:app", --fd, "{fd}", --no-access-log, --timeout-keep-alive, "75"]`, python), "30s"), // gunicorn's graceful_timeout
 	spec:   specOther, trigger: reloadOurs, waits: true,
 	worker: func(cmdline string) bool { return strings.Contains(cmdline, "uvicorn") }, request: root, versions: applications,
 }
@@ -36,13 +36,14 @@ var nodeOurs = contender{
 		}
 		return "node " + strings.TrimSpace(version) + " without its cluster module; preforkd reload", nil
 	},
-	deploy: deployOther("[node, app.js]"),
+	deploy: deployOther("[node, app.js]", "5s"), // kill_timeout of pm2
 	spec:   specOther, trigger: reloadOurs, waits: true,
 	worker: func(cmdline string) bool { return strings.Contains(cmdline, "app.js") }, request: root, versions: applications,
 }
 
-// deployOther returns what writes the configuration for workers that are started by command.
-func deployOther(command string) func(*stage, version) error {
+// deployOther returns what writes the configuration for workers that are started by command
+// and have so long to leave.
+func deployOther(command, drain string) func(*stage, version) error {
 	return func(s *stage, v version) error {
 		text := fmt.Sprintf(`listen: ["%s"]
 workers: %d
@@ -51,8 +52,9 @@ worker:
   command: %s
   dir: %s
   probe: {path: /}
+timeouts: {drain: %s}
 %s
-`, s.address(), workersEach, s.path("admin.sock"), command, s.peers(), s.settings)
+`, s.address(), workersEach, s.path("admin.sock"), command, s.peers(), drain, s.settings)
 		return errors.Join(os.WriteFile(s.path("preforkd.yaml"), []byte(text), 0o644), deployWord(s, v))
 	}
 }
