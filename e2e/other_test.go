@@ -290,3 +290,18 @@ func TestOtherProgramsEndWithTheSupervisor(t *testing.T) {
 		testkit.Gone(t, pid)
 	}
 }
+
+// TestRestartOfOtherPrograms: the replacement is ready before the former worker leaves.
+func TestRestartOfOtherPrograms(t *testing.T) {
+	path := pythonServer(t)
+	s, socket := reloadable(t, testkit.Options{Config: serving(path, "fine")})
+	before := s.Workers()
+	if out, code := command(t, socket, "restart", "0"); code != 0 {
+		t.Fatalf("%d: %s", code, out)
+	}
+	after := s.Workers()
+	if len(after) != 2 || slices.Equal(before, after) {
+		t.Errorf("%v, before %v", after, before)
+	}
+	answersFrom(t, s.URL)
+}
