@@ -46,7 +46,8 @@ type contender struct {
 	// says nothing. A command that waits for the end of the reload is waits.
 	trigger func(context.Context, *stage) (said string, exit int, err error)
 	waits   bool
-	pause   time.Duration // after a reload: one that is asked for earlier is ignored
+	ready   func(*stage) error // says what it still waits for, beside the workers' being there; may be nil
+	pause   time.Duration      // after a reload: one that is asked for earlier is ignored
 	// worker tells a worker's command line from those of other processes.
 	worker   func(cmdline string) bool
 	request  []byte
@@ -133,6 +134,11 @@ func (s *stage) whole(old []int) error {
 	}
 	if len(now) != workersEach || slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) }) {
 		return fmt.Errorf("workers are %v", now)
+	}
+	if s.c.ready != nil {
+		if err := s.c.ready(s); err != nil {
+			return err
+		}
 	}
 	return s.answers()
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"preforkd/bench/proc"
+	"preforkd/internal/supervisor/admin"
 )
 
 // uvicornOurs is preforkd with uvicorn as its workers: the application of gunicorn.
@@ -22,7 +23,7 @@ print("uvicorn", uvicorn.__version__, "on uvloop, FastAPI", fastapi.__version__)
 		return strings.TrimSpace(text) + "; preforkd reload", nil
 	},
 	deploy: deployOther(fmt.Sprintf(`[%s, -m, uvicorn, "asgi:app", --fd, "{fd}", --no-access-log, --timeout-keep-alive, "75"]`, python), "30s"), // gunicorn's graceful_timeout
-	spec:   specOther, trigger: reloadOurs, waits: true,
+	spec:   specOther, trigger: reloadOurs, waits: true, ready: probed,
 	worker: func(cmdline string) bool { return strings.Contains(cmdline, "uvicorn") }, request: root, versions: applications,
 }
 
@@ -37,7 +38,7 @@ var nodeOurs = contender{
 		return "node " + strings.TrimSpace(version) + " without its cluster module; preforkd reload", nil
 	},
 	deploy: deployOther("[node, app.js]", "5s"), // kill_timeout of pm2
-	spec:   specOther, trigger: reloadOurs, waits: true,
+	spec:   specOther, trigger: reloadOurs, waits: true, ready: probed,
 	worker: func(cmdline string) bool { return strings.Contains(cmdline, "app.js") }, request: root, versions: applications,
 }
 
@@ -57,6 +58,26 @@ timeouts: {drain: %s}
 `, s.address(), workersEach, s.path("admin.sock"), command, s.peers(), drain, s.settings)
 		return errors.Join(os.WriteFile(s.path("preforkd.yaml"), []byte(text), 0o644), deployWord(s, v))
 	}
+}
+
+// probed returns nil when preforkd takes every worker for ready: such programs answer
+// before it has probed them.
+func probed(s *stage) error {
+	client, err := admin.Dial(s.path("admin.sock"))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	st, err := client.Status(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, slot := range st.Pools[0].Slots {
+		if slot.State != "ready" {
+			return fmt.Errorf("worker %d is %s", slot.Index, slot.State)
+		}
+	}
+	return nil
 }
 
 func specOther(s *stage) proc.Spec {
