@@ -1,5 +1,7 @@
 package ipc
 
+import "time"
+
 // Environment variables that a worker inherits besides LISTEN_FDS, LISTEN_FDNAMES,
 // LISTEN_PID (sd_listen_fds(3)) and NOTIFY_SOCKET (sd_notify(3)).
 const (
@@ -32,14 +34,37 @@ const (
 	ControlAccept   = "accept"    // a held worker may accept; body and reply are null
 	ControlSelfTest = "self-test" // run every model once; the reply is null, or a Failure
 	ControlShare    = "share"     // give away a share of the idle connections; the body is a Share
+	ControlCount    = "count"     // the reply is a Count
+	ControlLevel    = "level"     // give away connections beyond a level; the body is a Level
+	ControlLeveled  = "leveled"   // take connections again that others give; the body is a Leveled
 )
 
 // Share is how many of its connections a worker gives away, each between two requests:
-// Parts in Of, and one where Parts is 0. Meanwhile it takes none.
+// one in Of. Meanwhile it takes none.
 type Share struct {
-	Parts int `json:"parts,omitempty"`
-	Of    int `json:"of"`
+	Of int `json:"of"`
 }
+
+// Count is how many connections a worker has.
+type Count struct {
+	Connections int `json:"connections"`
+}
+
+// Level is what makes the workers of a pool have the same number of connections: each gives
+// away those beyond the level, and takes only while it is below. That holds for the round:
+// until Leveled names it, or LevelLimit has passed.
+type Level struct {
+	Connections int    `json:"connections"`
+	Round       uint64 `json:"round"`
+}
+
+// Leveled is the end of a round.
+type Leveled struct {
+	Round uint64 `json:"round"`
+}
+
+// LevelLimit ends a round whose end nobody says: what a worker gives must find a taker.
+const LevelLimit = 30 * time.Second
 
 // KeyFailure is the sd_notify key under which a worker that cannot start sends its
 // Failure, encoded with EncodeFailure, before it ends.

@@ -213,21 +213,11 @@ func (s *Supervisor) endScale(sc *scaling, a rollout.Action) {
 		s.log.Info("scaled", "pool", sc.pool.name, "workers", size, "took", took.Round(time.Millisecond))
 	}
 	s.emit(admin.Event{Kind: "scale", Text: text + suffix(a.Reason), Pool: sc.pool.name, Generation: s.gen.number})
-	if a.Outcome == rollout.Committed {
-		s.shareOut(sc)
+	if a.Outcome == rollout.Committed && sc.to > sc.from && !sc.pool.other {
+		s.levelOut(sc.pool)
 	}
 	end.result = sc.result(size, took, text)
 	sc.end(end)
-}
-
-// shareOut makes the workers that were there give the new ones their part of the
-// connections: clients that keep theirs would never meet them.
-func (s *Supervisor) shareOut(sc *scaling) {
-	for _, sl := range sc.pool.slots[:min(sc.from, sc.to)] {
-		if sc.to > sc.from && sl.worker != nil && sl.worker.state == slot.Ready {
-			s.askWorker(sl.worker, ipc.ControlShare, ipc.Share{Parts: sc.to - sc.from, Of: sc.to})
-		}
-	}
 }
 
 func (sc *scaling) result(size int, took time.Duration, message string) admin.ScaleResult {

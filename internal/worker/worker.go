@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -60,7 +61,8 @@ type worker struct {
 	listeners []stopper
 	leaving   atomic.Bool
 	sharing   atomic.Int32 // requests to share that are being carried out
-	alone     bool         // nobody is left who could take connections
+	leveling  leveling
+	alone     bool // nobody is left who could take connections
 
 	memoryUnknown bool // it has been said that it cannot be read
 
@@ -242,10 +244,10 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		}
 		w.listeners = append(w.listeners, w.conns.Listener(ln, i))
 	}
-	// During a reload only the newest generation takes, and in a pool that grows only those
-	// that were added, so that no connection moves twice.
+	// During a reload only the newest generation takes, and in a pool that has grown only
+	// those that have fewer than others, so that no connection moves twice.
 	w.listeners = append(w.listeners, w.conns.Adopter(w.queue, func() bool {
-		return w.sharing.Load() == 0 && w.board.Taker().Load() <= w.manifest.Generation
+		return w.sharing.Load() == 0 && w.leveling.takes(w.conns.Open(), time.Now()) && w.board.Taker().Load() <= w.manifest.Generation
 	}))
 	return nil
 }

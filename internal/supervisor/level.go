@@ -1,0 +1,55 @@
+package supervisor
+
+import (
+	"context"
+	"sync"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/supervisor/slot"
+)
+
+// levelOut makes the workers of p have about the same number of connections: clients that
+// keep theirs would never meet the workers that were added, nor those that had no luck when
+// the connections were accepted.
+//
+// It asks all how many they have, tells all the mean, and when those with more have given,
+// that the round is over.
+func (s *Supervisor) levelOut(p *pool) {
+	var all []*worker
+	for _, sl := range p.slots {
+		if sl.worker != nil && sl.worker.channel != nil && sl.worker.state == slot.Ready {
+			all = append(all, sl.worker)
+		}
+	}
+	if len(all) < 2 {
+		return
+	}
+	s.rounds++
+	round, limit := s.rounds, p.clocks.heartbeat
+	log := s.log.With("pool", p.name)
+	ask := func(kind string, body func(i int) any, reply func(i int) any) {
+		ctx, cancel := context.WithTimeout(s.ctx, limit)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i, w := range all {
+			wg.Go(func() { // ends with the answer, the worker or the service
+				if err := w.channel.conn.Call(ctx, kind, body(i), reply(i)); err != nil && ctx.Err() == nil {
+					log.Warn("worker did not do as asked", "slot", w.slot.index, "pid", w.proc.PID, "what", kind, "err", err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	nothing := func(int) any { return nil }
+	go func() { // ends with the answers
+		counts := make([]ipc.Count, len(all))
+		ask(ipc.ControlCount, nothing, func(i int) any { return &counts[i] })
+		total := 0
+		for _, c := range counts {
+			total += c.Connections
+		}
+		level := ipc.Level{Connections: (total + len(all) - 1) / len(all), Round: round}
+		ask(ipc.ControlLevel, func(int) any { return level }, nothing)
+		ask(ipc.ControlLeveled, func(int) any { return ipc.Leveled{Round: round} }, nothing)
+	}()
+}
