@@ -243,7 +243,13 @@ type gate struct {
 
 func newGate(t *testing.T) *gate {
 	t.Helper()
-	g := &gate{t: t, path: filepath.Join(t.TempDir(), "gate")}
+	return gateAt(t, filepath.Join(t.TempDir(), "gate"))
+}
+
+// gateAt makes path a gate, which was open until now.
+func gateAt(t *testing.T, path string) *gate {
+	t.Helper()
+	g := &gate{t: t, path: path}
 	if err := syscall.Mkfifo(g.path, 0o600); err != nil {
 		t.Fatal(err)
 	}

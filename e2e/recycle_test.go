@@ -71,7 +71,7 @@ func TestRecycleByMemory(t *testing.T) {
 		Conns: 4, Keepalive: true,
 		Request: load.Post("/v2/models/digits/infer", "application/json", slowBody(t, 20000)),
 	})
-	awaitRecycled(t, socket, "memory", 2)
+	awaitRecycled(t, socket, "memory", 1)
 	untouched(t, end(), 4)
 }
 

@@ -28,6 +28,11 @@ const recycleEvery = 250 * time.Millisecond
 // measureEvery is how often it reads the memory of workers that do not report their own.
 const measureEvery = 5 * time.Second
 
+// freshFor is how long after it became ready a worker's memory is what any worker needs: by
+// then its first requests have taken some, and what it shared with its predecessor is its
+// own. It is three reports.
+const freshFor = 3 * measureEvery
+
 // A pool whose replacement failed waits so long, twice as long each time.
 const (
 	recycleWait    = 10 * time.Second
@@ -127,8 +132,8 @@ func (s *Supervisor) checkRecycle() {
 			limits.memory = 0
 		}
 		reason := limits.due(w.requests(), now-w.ready, w.memory())
-		if reason == recycleMemory && w.fresh > limits.memory {
-			s.giveUpMemory(w)
+		if reason == recycleMemory && w.needs(now) > limits.memory {
+			s.giveUpMemory(w, w.needs(now))
 			continue
 		}
 		if reason != "" {
@@ -141,13 +146,23 @@ func (s *Supervisor) checkRecycle() {
 	}
 }
 
-// giveUpMemory ends the recycling of a pool for memory: w was beyond the limit when it had
-// served nothing, and so would be whatever replaces it.
-func (s *Supervisor) giveUpMemory(w *worker) {
+// needs returns the memory without which no worker of the pool of w serves, as far as w shows
+// it: what it had when it was ready, or, if it was started for want of less, what it has had
+// a moment later.
+func (w *worker) needs(now time.Duration) int64 {
+	if w.slot.recycled == recycleMemory && now-w.ready < freshFor {
+		return max(w.fresh, w.memory())
+	}
+	return w.fresh
+}
+
+// giveUpMemory ends the recycling of a pool for memory: w, which needs so much, is beyond the
+// limit, and so would be whatever replaces it.
+func (s *Supervisor) giveUpMemory(w *worker, needs int64) {
 	p := w.slot.pool
 	p.recycle.notice = fmt.Sprintf("recycle.memory is %s, and a new worker has %s: no worker is recycled for memory until the next reload",
-		megabytes(w.limits.memory), megabytes(w.fresh))
-	s.log.Error("pool not recycled for memory", "pool", p.name, "limit", w.limits.memory, "fresh", w.fresh,
+		megabytes(w.limits.memory), megabytes(needs))
+	s.log.Error("pool not recycled for memory", "pool", p.name, "limit", w.limits.memory, "fresh", needs,
 		"try", "raise recycle.memory and reload")
 	s.emit(admin.Event{Kind: "recycle", Text: p.recycle.notice, Pool: p.name, Generation: p.gen.number})
 }

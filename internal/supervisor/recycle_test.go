@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"preforkd/internal/config"
+	"preforkd/internal/ipc/scoreboard"
 )
 
 func TestRecycleLimits(t *testing.T) {
@@ -60,5 +61,32 @@ func TestRecycleWaits(t *testing.T) {
 	}
 	if r.settle(time.Hour, true); r.retryAt != 0 || r.wait != 0 {
 		t.Errorf("%+v after one that went well", r)
+	}
+}
+
+// TestNeeds: what a worker has when it is ready counts, and, of one that was started because
+// of the limit, what it has a moment later.
+func TestNeeds(t *testing.T) {
+	const ready = time.Minute
+	for _, c := range []struct {
+		name     string
+		recycled string // why its predecessor was replaced
+		after    time.Duration
+		pss      int64
+		want     int64
+	}{
+		{"the first of its slot grows at once", "", time.Second, 90, 50},
+		{"one recycled for age grows at once", recycleAge, time.Second, 90, 50},
+		{"one recycled for memory grows at once", recycleMemory, time.Second, 90, 90},
+		{"the same, at the end of the time", recycleMemory, freshFor - 1, 90, 90},
+		{"one recycled for memory grows later", recycleMemory, freshFor, 90, 50},
+		{"one recycled for memory shrinks", recycleMemory, time.Second, 40, 50},
+		{"one that has not reported since", recycleMemory, time.Second, 0, 50},
+	} {
+		w := &worker{slot: &poolSlot{recycled: c.recycled}, row: &scoreboard.Row{Fields: &scoreboard.Fields{}}, ready: ready, fresh: 50}
+		w.row.PSS.Set(c.pss)
+		if got := w.needs(ready + c.after); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
 	}
 }

@@ -26,6 +26,7 @@ type restarting struct {
 
 	old, next *poolSlot // of the one under way: both have its index
 	placed    bool      // next is the pool's
+	by        *worker   // that has the place since
 	change    *rollout.Swap
 	events    []rollout.Event // that arose while actions were carried out
 	busy      bool
@@ -168,7 +169,7 @@ func (s *Supervisor) restartStep(rs *restarting, a rollout.Action) {
 	case rollout.Start:
 		s.start(rs.next)
 	case rollout.Commit:
-		rs.placed = true
+		rs.placed, rs.by = true, rs.next.worker
 		rs.next.inherit(rs.old)
 		rs.next.restarts++
 		rs.next.history = rs.old.history
@@ -186,7 +187,10 @@ func (s *Supervisor) replaced(rs *restarting, a rollout.Action) {
 	rs.slots = rs.slots[1:]
 	switch {
 	case a.Outcome == rollout.Committed:
-		rs.next.lastExit, rs.next.lastReason, rs.next.recycled = sl.lastExit, sl.lastReason, rs.reason
+		rs.next.recycled = rs.reason
+		if rs.next.worker == rs.by { // else how that one ended is what counts
+			rs.next.lastExit, rs.next.lastReason = sl.lastExit, sl.lastReason
+		}
 		rs.replaced = append(rs.replaced, sl.index)
 		s.ops.recycles[rs.reason]++
 		s.log.Info("worker replaced", "pool", rs.pool.name, "slot", sl.index, "reason", rs.reason)
@@ -199,13 +203,15 @@ func (s *Supervisor) replaced(rs *restarting, a rollout.Action) {
 	case a.Outcome == rollout.Stopped || s.stopping != stopNot:
 		s.endRestart(rs, stoppingFailure("restart"))
 	default:
+		has := "keeps its worker"
 		if sl.worker == nil {
+			has = "has no worker"
 			sl.retryAt = s.now() + max(sl.wait, 1)
 		}
 		s.log.Error("worker not replaced", "pool", rs.pool.name, "slot", sl.index, "reason", rs.reason, "err", a.Reason)
 		s.emitSlot(sl, "recycle", "failed: "+a.Reason)
 		s.endRestart(rs, &ipc.Failure{
-			Exit: ipc.ExitRolledBack, What: fmt.Sprintf("slot %d of pool %s keeps its worker: %s", sl.index, rs.pool.name, a.Reason),
+			Exit: ipc.ExitRolledBack, What: fmt.Sprintf("slot %d of pool %s %s: %s", sl.index, rs.pool.name, has, a.Reason),
 			Try: withoutTry(a.Reason, "correct it and restart again; the workers that ran serve"),
 		})
 	}
