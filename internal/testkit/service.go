@@ -258,6 +258,13 @@ func (s *Service) Reports() int {
 	return len(s.reports.texts)
 }
 
+// ReportsSince returns the messages from number n on.
+func (s *Service) ReportsSince(n int) []string {
+	s.reports.mu.Lock()
+	defer s.reports.mu.Unlock()
+	return slices.Clone(s.reports.texts[n:])
+}
+
 // AwaitAfter waits until one of the messages from number n on has line in it, and
 // returns the number of the one after.
 func (s *Service) AwaitAfter(n int, line string) int {
