@@ -42,7 +42,7 @@ func TestFullQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	worker := filepath.Join(testkit.Programs(t), "preforkd-worker")
-	f := begin(t, testkit.Options{}, fmt.Sprintf("worker: {command: [%s, %s, %s, %s]}\n%s", self, squeezeName, path, worker, quick))
+	f := begin(t, testkit.Options{}, fmt.Sprintf("worker: {kind: preforkd, command: [%s, %s, %s, %s]}\n%s", self, squeezeName, path, worker, quick))
 	queue := receive(t, ln)
 	room := capacity(t)
 	g, end := f.load(load.Options{Conns: conns, Think: 100 * time.Millisecond})

@@ -273,7 +273,7 @@ func (g *gate) open() {
 // gated is a setting: workers whose slot is in held wait at g.
 func gated(t *testing.T, g *gate, held string) string {
 	t.Helper()
-	return fmt.Sprintf("worker: {command: [%s, %s]}\n", program(t, `#!/bin/sh
+	return fmt.Sprintf("worker: {kind: preforkd, command: [%s, %s]}\n", program(t, `#!/bin/sh
 case $PREFORKD_SLOT in
 `+held+`) [ ! -p "$1" ] || read -r _ 2>/dev/null <"$1" ;;
 esac
