@@ -106,20 +106,22 @@ func TestRequestClock(t *testing.T) {
 	f := clocked(t, testkit.Options{Workers: 2, Listen: []string{"127.0.0.1:0", "unix:" + path}}, "timeouts: {request: 2s, heartbeat: 3s}\n")
 	n := f.Reports()
 	all := visit(t, 64, "tcp", strings.TrimPrefix(f.URL, "http://"))
+	// One worker may have accepted all of them: the other will not do.
+	of := map[int]*visitor{}
+	for _, v := range all {
+		of[v.pid()] = v
+	}
 	stuck := visit(t, 1, "unix", path)[0]
+	for tries := 1; of[stuck.pid()] == nil; tries++ {
+		if tries == 1000 {
+			t.Fatalf("worker %d has none of %d connections, and nobody else answers", stuck.pid(), len(all))
+		}
+		stuck = visit(t, 1, "unix", path)[0]
+	}
 	worker := stuck.pid()
+	behind := of[worker]
 	stuck.send(t, endless)
 	f.busy(worker)
-	var behind *visitor
-	for _, v := range all {
-		if v.pid() == worker {
-			behind = v
-			break
-		}
-	}
-	if behind == nil {
-		t.Fatalf("worker %d has none of %d connections", worker, len(all))
-	}
 	behind.send(t, sample)
 	if text, closed := stuck.read504(t); text != `model "stubborn" gave no answer within timeouts.request, which is 2s` || !closed || stuck.pid() != worker {
 		t.Errorf("%s, closed %v, by %d", text, closed, stuck.pid())

@@ -76,6 +76,12 @@ func TestScaleUpAndDown(t *testing.T) {
 		steps(s, syscall.SIGTTOU, 8, 1)
 		answers(t, g, 200)
 		s.Signal(syscall.SIGTTOU) // changes nothing
+		if err := testkit.Await(func() bool {
+			out, _ := command(t, socket, "events")
+			return strings.HasSuffix(strings.TrimSpace(out), "pool main has 1 worker already: nothing changed")
+		}); err != nil {
+			t.Error(err)
+		}
 		if out, code := command(t, socket, "scale", "8"); code != 0 || out != "pool main has 8 workers\n" {
 			t.Fatalf("%d: %s", code, out)
 		}
