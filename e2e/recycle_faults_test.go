@@ -21,18 +21,7 @@ import (
 // TestMemoryLimitBelowWorkUnderLoad: a new worker is below the limit, and beyond it as soon as
 // it serves. Workers are not replaced without end: the limit is given up, with both numbers.
 func TestMemoryLimitBelowWorkUnderLoad(t *testing.T) {
-	s, socket := reloadable(t, testkit.Options{})
-	var fresh int64
-	for _, sl := range status1(t, socket).Pools[0].Slots {
-		fresh = max(fresh, sl.PSS)
-	}
-	s.Signal(syscall.SIGTERM)
-	s.Wait()
-	s, socket = reloadable(t, testkit.Options{Set: []string{fmt.Sprintf("recycle.memory=%d", fresh*5/4)}})
-	_, end := storm(t, s, load.Options{
-		Conns: 4, Keepalive: true,
-		Request: load.Post("/v2/models/digits/infer", "application/json", slowBody(t, 20000)),
-	})
+	socket, end := outgrowing(t)
 	eventsSay(t, socket, "recycle", "recycle.memory is ", "a new worker has ", "no worker is recycled for memory until the next reload")
 	if n := recycled(t, socket, "memory"); n < 1 || n > 4 {
 		t.Errorf("%d were recycled before", n)

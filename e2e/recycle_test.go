@@ -56,9 +56,10 @@ func TestRecycleByAge(t *testing.T) {
 	}
 }
 
-// TestRecycleByMemory: large requests make workers grow beyond the limit, which lies a
-// quarter above what a new one needs.
-func TestRecycleByMemory(t *testing.T) {
+// outgrowing is a service whose workers grow, by large requests, beyond a limit of memory that
+// lies a quarter above what a new one needs.
+func outgrowing(t *testing.T) (socket string, end func() *load.Report) {
+	t.Helper()
 	s, socket := reloadable(t, testkit.Options{})
 	var fresh int64
 	for _, sl := range status1(t, socket).Pools[0].Slots {
@@ -67,10 +68,16 @@ func TestRecycleByMemory(t *testing.T) {
 	s.Signal(syscall.SIGTERM)
 	s.Wait()
 	s, socket = reloadable(t, testkit.Options{Set: []string{fmt.Sprintf("recycle.memory=%d", fresh*5/4)}})
-	_, end := storm(t, s, load.Options{
+	_, end = storm(t, s, load.Options{
 		Conns: 4, Keepalive: true,
 		Request: load.Post("/v2/models/digits/infer", "application/json", slowBody(t, 20000)),
 	})
+	return socket, end
+}
+
+// TestRecycleByMemory: workers that have grown are replaced, and no client notices.
+func TestRecycleByMemory(t *testing.T) {
+	socket, end := outgrowing(t)
 	awaitRecycled(t, socket, "memory", 1)
 	untouched(t, end(), 4)
 }

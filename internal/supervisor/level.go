@@ -26,30 +26,25 @@ func (s *Supervisor) levelOut(p *pool) {
 	}
 	s.rounds++
 	round, limit := s.rounds, p.clocks.heartbeat
-	log := s.log.With("pool", p.name)
-	ask := func(kind string, body func(i int) any, reply func(i int) any) {
+	ask := func(kind string, body any, reply func(i int) any) {
 		ctx, cancel := context.WithTimeout(s.ctx, limit)
 		defer cancel()
 		var wg sync.WaitGroup
 		for i, w := range all {
-			wg.Go(func() { // ends with the answer, the worker or the service
-				if err := w.channel.conn.Call(ctx, kind, body(i), reply(i)); err != nil && ctx.Err() == nil {
-					log.Warn("worker did not do as asked", "slot", w.slot.index, "pid", w.proc.PID, "what", kind, "err", err)
-				}
-			})
+			wg.Go(func() { s.call(ctx, w, kind, body, reply(i)) }) // ends with the answer, the worker or the service
 		}
 		wg.Wait()
 	}
 	nothing := func(int) any { return nil }
 	go func() { // ends with the answers
 		counts := make([]ipc.Count, len(all))
-		ask(ipc.ControlCount, nothing, func(i int) any { return &counts[i] })
+		ask(ipc.ControlCount, nil, func(i int) any { return &counts[i] })
 		total := 0
 		for _, c := range counts {
 			total += c.Connections
 		}
 		level := ipc.Level{Connections: (total + len(all) - 1) / len(all), Round: round}
-		ask(ipc.ControlLevel, func(int) any { return level }, nothing)
-		ask(ipc.ControlLeveled, func(int) any { return ipc.Leveled{Round: round} }, nothing)
+		ask(ipc.ControlLevel, level, nothing)
+		ask(ipc.ControlLeveled, ipc.Leveled{Round: round}, nothing)
 	}()
 }

@@ -183,14 +183,18 @@ func (s *Supervisor) askWorker(w *worker, kind string, body any) {
 		return
 	}
 	limit := w.slot.pool.clocks.heartbeat
-	log, pool, slotIndex, pid := s.log, w.slot.pool.name, w.slot.index, w.proc.PID
 	go func() { // ends with the answer, the worker or the service
 		ctx, cancel := context.WithTimeout(s.ctx, limit)
 		defer cancel()
-		if err := w.channel.conn.Call(ctx, kind, body, nil); err != nil && ctx.Err() == nil {
-			log.Warn("worker did not do as asked", "pool", pool, "slot", slotIndex, "pid", pid, "what", kind, "err", err)
-		}
+		s.call(ctx, w, kind, body, nil)
 	}()
+}
+
+// call asks w and waits for the answer; what goes wrong is logged. It runs beside the loop.
+func (s *Supervisor) call(ctx context.Context, w *worker, kind string, body, reply any) {
+	if err := w.channel.conn.Call(ctx, kind, body, reply); err != nil && ctx.Err() == nil {
+		s.log.Warn("worker did not do as asked", "pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID, "what", kind, "err", err)
+	}
 }
 
 // answers counts the answers so far, by row: a row keeps the counts of those that held it
