@@ -63,7 +63,14 @@ func (c *Client) send(flags int, lines []string) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := unix.Sendmsg(c.fd, []byte(strings.Join(lines, "\n")), nil, c.addr, unix.MSG_NOSIGNAL|flags)
+	text := []byte(strings.Join(lines, "\n"))
+	begun := time.Now()
+	err := unix.Sendmsg(c.fd, text, nil, c.addr, unix.MSG_NOSIGNAL|flags)
+	// A wait with a time limit is not restarted after a signal, whatever SA_RESTART says
+	// (signal(7)), and Go's scheduler sends signals to threads that wait for long.
+	for err == unix.EINTR && time.Since(begun) < waitLimit {
+		err = unix.Sendmsg(c.fd, text, nil, c.addr, unix.MSG_NOSIGNAL|flags)
+	}
 	if err != nil {
 		return fmt.Errorf("notify %s: %w", c.addr.Name, err)
 	}

@@ -1,8 +1,11 @@
 package notify
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,4 +163,69 @@ func FuzzControl(f *testing.F) {
 			t.Errorf("%d descriptors in %d bytes", len(fds), len(oob))
 		}
 	})
+}
+
+// TestSignalsDoNotEndAWait: Go's scheduler sends signals to threads that wait for long.
+func TestSignalsDoNotEndAWait(t *testing.T) {
+	name := "@" + t.Name() + strconv.Itoa(os.Getpid())
+	full, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(full)
+	if err := unix.Bind(full, &unix.SockaddrUnix{Name: name}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	queued := 0
+	for ; c.Send("X=1") == nil; queued++ {
+	}
+	thread, sent := make(chan int), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		thread <- unix.Gettid()
+		sent <- c.SendWait("READY=1")
+	}()
+	tid := <-thread
+	for range 20 { // each meets it asleep in sendmsg(2)
+		for state(t, tid) != "S" {
+			select {
+			case err := <-sent:
+				t.Fatalf("the wait has ended: %v", err)
+			default:
+			}
+			runtime.Gosched()
+		}
+		if err := unix.Tgkill(os.Getpid(), tid, unix.SIGURG); err != nil {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+	}
+	text := make([]byte, 64)
+	for range queued {
+		if _, _, err := unix.Recvfrom(full, text, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	if n, _, err := unix.Recvfrom(full, text, unix.MSG_DONTWAIT); err != nil || string(text[:n]) != "READY=1" {
+		t.Errorf("%q, %v", text[:max(n, 0)], err)
+	}
+}
+
+// state returns what a thread of this process is doing (proc_pid_stat(5)).
+func state(t *testing.T, tid int) string {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", tid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(stat), ") ")
+	return after[:1]
 }
