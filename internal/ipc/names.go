@@ -36,13 +36,15 @@ const (
 	ControlShare    = "share"     // give away a share of the idle connections; the body is a Share
 	ControlCount    = "count"     // the reply is a Count
 	ControlLevel    = "level"     // give away connections beyond a level; the body is a Level
-	ControlLeveled  = "leveled"   // take connections again that others give; the body is a Leveled
+	ControlSettle   = "settle"    // end what share and level have begun; the body is a Settle
 )
 
 // Share is how many of its connections a worker gives away, each between two requests:
-// one in Of. Meanwhile it takes none.
+// one in Of. Meanwhile it takes none. That holds for the round: until it has given them, or
+// Settle names it.
 type Share struct {
-	Of int `json:"of"`
+	Of    int    `json:"of"`
+	Round uint64 `json:"round"`
 }
 
 // Count is how many connections a worker has.
@@ -52,14 +54,15 @@ type Count struct {
 
 // Level is what makes the workers of a pool have the same number of connections: each gives
 // away those beyond the level, and takes only while it is below. That holds for the round:
-// until Leveled names it, or LevelLimit has passed.
+// until Settle names it, or LevelLimit has passed.
 type Level struct {
 	Connections int    `json:"connections"`
 	Round       uint64 `json:"round"`
 }
 
-// Leveled is the end of a round.
-type Leveled struct {
+// Settle ends a round and those before it, also such as have yet to be heard of: every
+// worker takes, and none gives, so that one that leaves finds takers for all it has.
+type Settle struct {
 	Round uint64 `json:"round"`
 }
 

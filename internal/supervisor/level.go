@@ -13,7 +13,7 @@ import (
 // the connections were accepted.
 //
 // It asks all how many they have, tells all the mean, and when those with more have given,
-// that the round is over.
+// that the round is over. The next operation ends it before (settleRounds).
 func (s *Supervisor) levelOut(p *pool) {
 	var all []*worker
 	for _, sl := range p.slots {
@@ -24,8 +24,7 @@ func (s *Supervisor) levelOut(p *pool) {
 	if len(all) < 2 {
 		return
 	}
-	s.rounds++
-	round, limit := s.rounds, p.clocks.heartbeat
+	round, limit := s.nextRound(), p.clocks.heartbeat
 	ask := func(kind string, body any, reply func(i int) any) {
 		ctx, cancel := context.WithTimeout(s.ctx, limit)
 		defer cancel()
@@ -45,6 +44,27 @@ func (s *Supervisor) levelOut(p *pool) {
 		}
 		level := ipc.Level{Connections: (total + len(all) - 1) / len(all), Round: round}
 		ask(ipc.ControlLevel, level, nothing)
-		ask(ipc.ControlLeveled, ipc.Leveled{Round: round}, nothing)
+		ask(ipc.ControlSettle, ipc.Settle{Round: round}, nothing)
 	}()
+}
+
+// nextRound begins a round in which workers give connections away.
+func (s *Supervisor) nextRound() uint64 {
+	s.rounds++
+	s.unsettled = true
+	return s.rounds
+}
+
+// settleRounds ends every round, before workers leave: those that hold back or give themselves
+// would take nothing of them.
+func (s *Supervisor) settleRounds() {
+	if !s.unsettled {
+		return
+	}
+	s.unsettled = false
+	for _, w := range s.byPID {
+		if w.state == slot.Ready {
+			s.askWorker(w, ipc.ControlSettle, ipc.Settle{Round: s.rounds})
+		}
+	}
 }

@@ -115,6 +115,7 @@ func (w *waiter) end(e reloadEnd) {
 func (s *Supervisor) next() {
 	for len(s.queued) > 0 && s.busy() == "" {
 		first := s.queued[0]
+		s.settleRounds()
 		switch {
 		case s.stopping != stopNot:
 			s.queued = s.queued[1:]

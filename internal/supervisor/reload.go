@@ -159,6 +159,7 @@ func (s *Supervisor) progress(op *operation, a rollout.Action) {
 	text := fmt.Sprintf("%s: %d of %d new workers ready", a.Phase, a.Ready, a.Of)
 	if a.Phase == rollout.Undoing && a.Reason != "" {
 		s.shared.board.Taker().Store(op.old.number)
+		s.settleRounds()
 		text = "undo: " + a.Reason
 	}
 	pool := op.poolName(a.Pool)

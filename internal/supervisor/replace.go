@@ -62,9 +62,10 @@ func (s *Supervisor) do(op *operation, a rollout.Action) {
 		s.askWorker(op.canary, ipc.ControlAccept, nil)
 	case rollout.Share:
 		if old := op.pairs[a.Pool].old; old != nil {
+			round := s.nextRound()
 			for _, sl := range old.slots {
 				if sl.worker != nil && sl.worker.state == slot.Ready {
-					s.askWorker(sl.worker, ipc.ControlShare, ipc.Share{Of: a.Of})
+					s.askWorker(sl.worker, ipc.ControlShare, ipc.Share{Of: a.Of, Round: round})
 				}
 			}
 		}

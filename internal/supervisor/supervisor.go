@@ -51,7 +51,8 @@ type Supervisor struct {
 	byPID     map[int]*worker // every process that has not been reaped
 	op        *operation      // the reload under way; nil: none
 	scale     *scaling        // the change of a pool's size under way; nil: none
-	rounds    uint64          // of levelling the connections of workers, so far
+	rounds    uint64          // in which workers gave each other connections, so far
+	unsettled bool            // one of them may not have ended
 	restarts  *restarting     // the replacement of workers under way; nil: none
 	queued    []queued        // for when it has ended
 	sampleAt  time.Duration   // when to look at the counters again

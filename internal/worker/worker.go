@@ -60,8 +60,7 @@ type worker struct {
 	queue     *handoff.Queue // of connections that leaving workers give away
 	listeners []stopper
 	leaving   atomic.Bool
-	sharing   atomic.Int32 // requests to share that are being carried out
-	leveling  leveling
+	rounds    rounds
 	alone     bool // nobody is left who could take connections
 
 	memoryUnknown bool // it has been said that it cannot be read
@@ -247,7 +246,7 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 	// During a reload only the newest generation takes, and in a pool that has grown only
 	// those that have fewer than others, so that no connection moves twice.
 	w.listeners = append(w.listeners, w.conns.Adopter(w.queue, func() bool {
-		return w.sharing.Load() == 0 && w.leveling.takes(w.conns.Open(), time.Now()) && w.board.Taker().Load() <= w.manifest.Generation
+		return w.rounds.takes(w.conns.Open(), time.Now()) && w.board.Taker().Load() <= w.manifest.Generation
 	}))
 	return nil
 }
