@@ -63,8 +63,14 @@ func (s *Supervisor) settleRounds() {
 	}
 	s.unsettled = false
 	for _, w := range s.byPID {
-		if w.state == slot.Ready {
-			s.askWorker(w, ipc.ControlSettle, ipc.Settle{Round: s.rounds})
+		if w.channel == nil || w.state != slot.Ready {
+			continue
 		}
+		round, limit := s.rounds, w.slot.pool.clocks.heartbeat
+		go func() { // ends with the answer, the worker or the service
+			ctx, cancel := context.WithTimeout(s.ctx, limit)
+			defer cancel()
+			_ = w.channel.conn.Call(ctx, ipc.ControlSettle, ipc.Settle{Round: round}, nil) // who has ended has settled
+		}()
 	}
 }

@@ -41,8 +41,8 @@ type Adopter struct {
 }
 
 // Adopter returns a listener on what other workers put into q. It takes a connection
-// while the pool has room and allowed returns true; allowed must not block. Once the
-// pool leaves it takes nothing, except what nobody else took in the pool's patience.
+// while the pool has room and allowed returns true; allowed must not block, and may ask the
+// pool. Once the pool leaves it takes nothing, except what nobody else took in the pool's patience.
 func (p *Pool) Adopter(q *handoff.Queue, allowed func() bool) *Adopter {
 	a := &Adopter{pool: p, queue: q, allowed: allowed, poke: make(chan struct{}, 1)}
 	a.ctx, a.cancel = context.WithCancel(context.Background())

@@ -60,20 +60,24 @@ func (p *Pool) CloseAdopted() {
 	p.wake(everything)
 }
 
+// stopAccepting ends taking connections, of clients and of workers. An Adopter's lock is
+// held while it asks whether it may take, and that may ask the pool: so it is not taken
+// under the pool's.
 func (p *Pool) stopAccepting() ([]*Listener, []*Adopter) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if !p.left {
 		p.left = true
 		close(p.leaving)
 	}
-	for _, l := range p.listeners {
+	listeners, adopters := p.listeners, p.adopters
+	p.mu.Unlock()
+	for _, l := range listeners {
 		l.end(false)
 	}
-	for _, a := range p.adopters {
+	for _, a := range adopters {
 		a.leave()
 	}
-	return p.listeners, p.adopters
+	return listeners, adopters
 }
 
 // giving is one run of Leave or Give. It trusts that somebody takes once somebody has

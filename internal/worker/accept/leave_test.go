@@ -406,3 +406,42 @@ func TestOnlyTheAllowedTake(t *testing.T) {
 		t.Errorf("%v", served)
 	}
 }
+
+// TestLeaveWhileAnAdopterAsks: what allows taking may ask the pool, also in the moment in
+// which that leaves.
+func TestLeaveWhileAnAdopterAsks(t *testing.T) {
+	r, w, err := handoff.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := handoff.Open(r, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	pool := NewPool(Options{Connections: 1})
+	asked := make(chan struct{})
+	first := true
+	a := pool.Adopter(q, func() bool {
+		if first {
+			first = false
+			close(asked)
+			<-pool.leaving
+		}
+		return pool.Open() == 0 && pool.Counts().Open == 0
+	})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := a.Accept()
+		ended <- err
+	}()
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if moved, kept := pool.Leave(ctx, q); moved != 0 || kept != 0 || ctx.Err() != nil {
+		t.Errorf("moved %d, kept %d, %v", moved, kept, ctx.Err())
+	}
+	if err := <-ended; err != io.EOF {
+		t.Error(err)
+	}
+}
