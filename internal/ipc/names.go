@@ -14,6 +14,11 @@ const (
 	EnvFDNames = "PREFORKD_FDNAMES"
 	// EnvRow is the ticket of the worker's row on the scoreboard.
 	EnvRow = "PREFORKD_ROW"
+	// EnvVault is, for a supervisor, the descriptor of its end of the channel to the main
+	// process; after a comma, if there is one, that by which it was executed.
+	EnvVault = "PREFORKD_VAULT"
+	// EnvProgram is, for a supervisor, the path of its program as the operator means it.
+	EnvProgram = "PREFORKD_PROGRAM"
 	// EnvHeld, if set, tells a worker not to accept before ControlAccept.
 	EnvHeld = "PREFORKD_HELD"
 )
@@ -21,12 +26,25 @@ const (
 // Names of descriptors in EnvFDNames.
 const (
 	FDManifest = "manifest" // sealed memfd: a Manifest in JSON
-	FDLifeline = "lifeline" // read end of a pipe; end-of-file: the supervisor has died
+	FDLifeline = "lifeline" // read end of a pipe; end-of-file: the main process has died
 	FDBoard    = "board"    // the scoreboard
 	FDControl  = "control"  // this worker's end of its control channel
 	FDAdoptIn  = "adopt-r"  // the queue of connections that leaving workers give away
 	FDAdoptOut = "adopt-w"
 	FDLibrary  = "library" // the engine's library, for dlopen(3) by /proc/self/fd; absent: by Manifest.Library
+)
+
+// Names of what the main process keeps, beside FDBoard and FDLifeline. After a prefix comes
+// what makes the name unique.
+const (
+	KeptNotify     = "notify"
+	KeptAdmin      = "admin"
+	KeptOps        = "ops"
+	KeptInherited  = "inherited/"  // a number and the name of a socket of the service manager
+	KeptSocket     = "socket/"     // a listening socket
+	KeptQueue      = "queue/"      // one end of a queue of connections
+	KeptOutput     = "output/"     // one end of the pipe of a row
+	KeptGeneration = "generation/" // sealed memory: what a generation runs; then its files
 )
 
 // What a supervisor asks of a worker over the control channel.

@@ -79,6 +79,29 @@ func split(names string) []string {
 	return strings.Split(names, ":")
 }
 
+// Adopt returns the listening socket behind fd, which it takes over, as Inherited does one
+// of LISTEN_FDS.
+func Adopt(fd int, name string) (*Socket, error) {
+	s := &Socket{FD: fd, Name: name}
+	if err := s.adopt(); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("take listening socket %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// Own makes s, which a process bound that has died, one of Bind's again: Close removes the
+// file of a unix socket.
+func (s *Socket) Own() {
+	var st unix.Stat_t
+	if s.Network == "unix" && unix.Lstat(s.Address, &st) == nil {
+		s.path, s.dev, s.ino = s.Address, st.Dev, st.Ino
+	}
+}
+
+// Owned tells whether Close removes a file.
+func (s *Socket) Owned() bool { return s.path != "" }
+
 // adopt checks that the descriptor is a listening stream socket and readies it.
 func (s *Socket) adopt() error {
 	listening, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)

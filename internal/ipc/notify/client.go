@@ -13,9 +13,11 @@ import (
 // Client sends to a notify socket. The zero Client, and a nil one, drop everything,
 // as sd_notify does without NOTIFY_SOCKET.
 type Client struct {
-	mu   sync.Mutex // guards fd
+	mu   sync.Mutex // guards the fields
 	fd   int
-	addr *unix.SockaddrUnix
+	open bool
+	name string        // of the socket, for messages
+	to   unix.Sockaddr // nil: it is connected
 }
 
 // FromEnvironment returns a client of NOTIFY_SOCKET and removes the variable, so that
@@ -39,51 +41,66 @@ func Dial(name string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a notify socket: %w", err)
 	}
+	return newClient(fd, name, &unix.SockaddrUnix{Name: name})
+}
+
+// newClient returns a client on fd, which it takes over.
+func newClient(fd int, name string, to unix.Sockaddr) (*Client, error) {
 	limit := unix.NsecToTimeval(waitLimit.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("limit the wait of a notify socket: %w", err)
 	}
-	return &Client{fd: fd, addr: &unix.SockaddrUnix{Name: name}}, nil
+	return &Client{fd: fd, open: true, name: name, to: to}, nil
 }
 
 // Send sends the lines as one message. It never blocks: when the receiver's queue
 // is full (net.unix.max_dgram_qlen may be as low as 10) the message is lost and the
 // error says so. It is for what is repeated.
-func (c *Client) Send(lines ...string) error { return c.send(unix.MSG_DONTWAIT, lines) }
+func (c *Client) Send(lines ...string) error { return c.send(unix.MSG_DONTWAIT, nil, lines) }
 
 // SendWait is Send for what is said once: it waits for room, up to waitLimit.
-func (c *Client) SendWait(lines ...string) error { return c.send(0, lines) }
+func (c *Client) SendWait(lines ...string) error { return c.send(0, nil, lines) }
 
 const waitLimit = 5 * time.Second
 
-func (c *Client) send(flags int, lines []string) error {
-	if c == nil || c.addr == nil {
+func (c *Client) send(flags int, fds []int, lines []string) error {
+	if c == nil {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.open {
+		return nil
+	}
 	text := []byte(strings.Join(lines, "\n"))
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
 	begun := time.Now()
-	err := unix.Sendmsg(c.fd, text, nil, c.addr, unix.MSG_NOSIGNAL|flags)
+	err := unix.Sendmsg(c.fd, text, rights, c.to, unix.MSG_NOSIGNAL|flags)
 	// A wait with a time limit is not restarted after a signal, whatever SA_RESTART says
 	// (signal(7)), and Go's scheduler sends signals to threads that wait for long.
 	for err == unix.EINTR && time.Since(begun) < waitLimit {
-		err = unix.Sendmsg(c.fd, text, nil, c.addr, unix.MSG_NOSIGNAL|flags)
+		err = unix.Sendmsg(c.fd, text, rights, c.to, unix.MSG_NOSIGNAL|flags)
 	}
 	if err != nil {
-		return fmt.Errorf("notify %s: %w", c.addr.Name, err)
+		return fmt.Errorf("notify %s: %w", c.name, err)
 	}
 	return nil
 }
 
 // Close releases the socket.
 func (c *Client) Close() error {
-	if c == nil || c.addr == nil {
+	if c == nil {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.addr = nil
+	if !c.open {
+		return nil
+	}
+	c.open = false
 	return unix.Close(c.fd)
 }

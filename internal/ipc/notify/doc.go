@@ -9,6 +9,9 @@
 // does not know reach the handler like the others. Descriptors that come along are
 // closed once the handler has returned, which is all that BARRIER=1 asks for.
 //
+// Between a main process and its supervisors the channel is a socket pair (Pair, Serve,
+// DialFD), and the server keeps descriptors for them: Store, Remove, Fetch, Barrier.
+//
 // A Client is safe for concurrent use. A Server's handler runs in one goroutine, which
 // Close ends and waits for.
 package notify

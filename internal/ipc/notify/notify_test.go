@@ -110,7 +110,7 @@ func TestDescriptorsAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pipe[0])
-	if err := unix.Sendmsg(c.fd, []byte("BARRIER=1"), unix.UnixRights(pipe[1], pipe[1], pipe[1]), c.addr, 0); err != nil {
+	if err := unix.Sendmsg(c.fd, []byte("BARRIER=1"), unix.UnixRights(pipe[1], pipe[1], pipe[1]), c.to, 0); err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(pipe[1])

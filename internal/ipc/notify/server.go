@@ -19,6 +19,9 @@ const maxMessage = 64 << 10
 type Message struct {
 	PID  int // of the sender, as the kernel saw it
 	Text string
+	// Descriptors came along. They are close-on-exec and the handler's, on a server made by
+	// Serve; elsewhere there are none.
+	Descriptors []int
 }
 
 // Get returns the value of the last line KEY=value, and whether there was one.
@@ -33,8 +36,9 @@ func (m Message) Get(key string) (value string, ok bool) {
 
 // Server receives messages until Close.
 type Server struct {
-	conn *net.UnixConn
-	done chan struct{}
+	conn        *net.UnixConn
+	descriptors bool // are wanted
+	done        chan struct{}
 }
 
 // Listen makes a notify socket with an abstract name of its own, which vanishes with
@@ -46,11 +50,16 @@ func Listen(handle func(Message)) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on notify socket %s: %w", name, err)
 	}
-	if err := passCredentials(conn); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("ask for credentials on notify socket %s: %w", name, err)
+	return begin(&Server{conn: conn}, handle)
+}
+
+// begin starts s.
+func begin(s *Server, handle func(Message)) (*Server, error) {
+	if err := passCredentials(s.conn); err != nil {
+		s.conn.Close()
+		return nil, fmt.Errorf("ask for credentials on a notify socket: %w", err)
 	}
-	s := &Server{conn: conn, done: make(chan struct{})}
+	s.done = make(chan struct{})
 	go s.receive(handle)
 	return s, nil
 }
@@ -92,8 +101,12 @@ func (s *Server) receive(handle func(Message)) {
 			continue // a message that could not be received concerns nobody else
 		}
 		pid, fds := control(oob[:oobn])
+		m := Message{PID: pid, Text: string(text[:n])}
+		if s.descriptors && pid > 0 {
+			m.Descriptors, fds = fds, nil
+		}
 		if pid > 0 && flags&unix.MSG_TRUNC == 0 {
-			handle(Message{PID: pid, Text: string(text[:n])})
+			handle(m)
 		}
 		for _, fd := range fds {
 			unix.Close(fd)

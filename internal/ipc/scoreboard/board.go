@@ -46,7 +46,7 @@ func fill(fd int, sections []section, size uint64) (*Board, error) {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, fixed); err != nil {
 		return nil, err
 	}
-	mem, err := mapShared(fd, size)
+	mem, err := mapShared(fd, size, unix.MAP_POPULATE)
 	if err != nil {
 		return nil, err
 	}
@@ -62,15 +62,21 @@ func fill(fd int, sections []section, size uint64) (*Board, error) {
 // Open maps the board behind fd, which stays the caller's and is not needed afterwards.
 // It accepts sections that it does not know, and rows longer than it knows; a file that
 // has less than it needs, or that contradicts itself, is an error that says how.
-func Open(fd int) (*Board, error) {
-	b, err := open(fd)
+func Open(fd int) (*Board, error) { return openWith(fd, unix.MAP_POPULATE) }
+
+// OpenSparse is Open for a process that looks at few of the rows, and at the words: of the
+// board's memory it has what it has looked at.
+func OpenSparse(fd int) (*Board, error) { return openWith(fd, 0) }
+
+func openWith(fd, flags int) (*Board, error) {
+	b, err := open(fd, flags)
 	if err != nil {
 		return nil, fmt.Errorf("open the scoreboard: %w", err)
 	}
 	return b, nil
 }
 
-func open(fd int) (*Board, error) {
+func open(fd, flags int) (*Board, error) {
 	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	if errors.Is(err, unix.EINVAL) { // fcntl(2): the file system knows no seals
 		return nil, errors.New("it is no memory file")
@@ -88,7 +94,7 @@ func open(fd int) (*Board, error) {
 	if limit := int64(1) << 30; st.Size < headerBytes || st.Size > limit {
 		return nil, fmt.Errorf("it has %d bytes; a scoreboard has %d to %d", st.Size, headerBytes, limit)
 	}
-	mem, err := mapShared(fd, uint64(st.Size))
+	mem, err := mapShared(fd, uint64(st.Size), flags)
 	if err != nil {
 		return nil, err
 	}
@@ -100,10 +106,10 @@ func open(fd int) (*Board, error) {
 	return b, nil
 }
 
-// mapShared maps the file and makes its pages present, so that no request pays for a
-// page fault.
-func mapShared(fd int, size uint64) ([]byte, error) {
-	return unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+// mapShared maps the file. With MAP_POPULATE its pages are present, so that no request pays
+// for a page fault.
+func mapShared(fd int, size uint64, flags int) ([]byte, error) {
+	return unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|flags)
 }
 
 // newBoard checks the header in mem and points into the sections.

@@ -193,6 +193,25 @@ func (r *Row) PID() int {
 // Claimer is the pid of the supervisor that claimed the row; 0: the row is free.
 func (r *Row) Claimer() int { return int(r.claim.Load() & claimed) }
 
+// Generation is that of whoever holds the row, or held it last.
+func (r *Row) Generation() uint64 { return r.generation.Load() }
+
+// Slot is the index of the slot within the pool.
+func (r *Row) Slot() int { return int(r.slot.Load()) }
+
+// Ended records how process pid has ended, for whoever watches it and did not start it. It
+// reports whether the process is in this row. Whoever has reaped it calls this.
+func (r *Row) Ended(pid int, exit Exit) bool {
+	if pid <= 0 || r.PID() != pid {
+		return false
+	}
+	r.exit.Store(uint64(exit))
+	return true
+}
+
+// Exit is what Ended or Settle recorded, ExitNone while the process runs.
+func (r *Row) Exit() Exit { return Exit(r.exit.Load()) }
+
 // Pool returns the index of the pool of whoever holds the row, or held it last.
 func (r *Row) Pool() int { return int(r.pool.Load()) }
 
@@ -208,7 +227,7 @@ type Gauges struct{ InFlight, Connections, Idle int64 }
 
 // Settle ends a claim: it zeroes the gauges, records the exit and frees the row. Its
 // counters stay. pid is what PID returned, and the process must have ended; 0 takes
-// back a row for which no process has attached. It returns the gauges as the process
+// back a row for which no process has attached, -1 one whose claimer died while it settled it. It returns the gauges as the process
 // left them, and false without changing anything if the row's pid is another one by
 // now.
 //
