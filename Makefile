@@ -22,9 +22,10 @@ engine: ## fetch the engine's library, once (ONNXRUNTIME=/path/libonnxruntime.so
 	@scripts/fetch-onnxruntime.sh
 	@if [ -z "$$ONNXRUNTIME" ]; then mkdir -p bin && ln -sf ../.cache/onnxruntime/1.24.3/libonnxruntime.so.1 bin/libonnxruntime.so.1; fi
 
-build: engine ## build bin/preforkd and bin/preforkd-worker
+build: engine ## build bin/preforkd, bin/preforkd-anchor and bin/preforkd-worker
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd ./cmd/supervisor
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-anchor ./cmd/anchor
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-worker ./cmd/worker
 
 test: build lint ## everything that CI runs: lint, unit tests with the race detector, real processes

@@ -96,12 +96,16 @@ func TestErrorsInTheTrial(t *testing.T) {
 	f.configure("reload: {bake: 1ms, trial: 3s, max_surge: 2}\n")
 	r := f.reload()
 	r.await("trial: ")
-	if !testkit.Freeze(t, f.PID) { // the trial shall not end before there is something to judge
+	await(t, g, "an error of the canary", func(p load.Progress) bool { return p.Failures[load.Status] > 0 })
+	// The trial shall not end before there is something to judge. With the main process, as a
+	// container is frozen: it would replace a supervisor that alone stands still.
+	if !testkit.Freeze(t, f.Main) || !testkit.Freeze(t, f.PID) {
 		t.Fatal("the supervisor has ended")
 	}
 	held := f.kill(victim)
 	await(t, g, "errors of the canary", func(p load.Progress) bool { return p.Failures[load.Status] >= 150 })
-	f.Signal(syscall.SIGCONT)
+	kill(t, f.PID, syscall.SIGCONT)
+	kill(t, f.Main, syscall.SIGCONT)
 	f.bury(victim, held, f.maybe)
 	r.end(ipc.ExitRolledBack, "had a 5xx status", "failed its trial")
 	f.whole()

@@ -15,7 +15,7 @@ import (
 )
 
 // installed are the files of an installation.
-var installed = []string{"preforkd", "preforkd-worker", "libonnxruntime.so.1"}
+var installed = []string{"preforkd", "preforkd-anchor", "preforkd-worker", "libonnxruntime.so.1"}
 
 // install puts the programs into dir as a package does: beside, then renamed. What their
 // names led to before goes on to exist for those who hold it.

@@ -280,8 +280,8 @@ func TestRollbackOfOtherPrograms(t *testing.T) {
 	}
 }
 
-// TestOtherProgramsEndWithTheSupervisor: nobody is left to hold the address.
-func TestOtherProgramsEndWithTheSupervisor(t *testing.T) {
+// TestOtherProgramsEndWithTheMainProcess: nobody is left to hold the address.
+func TestOtherProgramsEndWithTheMainProcess(t *testing.T) {
 	path := pythonServer(t)
 	s, _ := reloadable(t, testkit.Options{Config: serving(path, "fine")})
 	workers := s.Workers()

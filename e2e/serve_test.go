@@ -136,8 +136,14 @@ func TestUnixSocketModeAndTakeover(t *testing.T) {
 		t.Errorf("%v, %v", st, err)
 	}
 	refuses(t, o, 69, path, "in use") // a live one is refused
-	first.Signal(syscall.SIGKILL)     // which leaves the file behind
+	pids := append([]int{first.Main, first.PID}, first.Workers()...)
+	for _, pid := range pids { // which leaves the file behind: nobody is left who could remove it
+		kill(t, pid, syscall.SIGKILL)
+	}
 	first.Wait()
+	for _, pid := range pids {
+		testkit.Gone(t, pid)
+	}
 	second := testkit.Start(t, o)
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)

@@ -200,8 +200,8 @@ func TestCtrlC(t *testing.T) {
 	}
 }
 
-// TestWorkersLeaveWithTheirSupervisor kills it in a way that it cannot tell them.
-func TestWorkersLeaveWithTheirSupervisor(t *testing.T) {
+// TestServiceLeavesWithItsMainProcess kills that in a way that it cannot tell anybody.
+func TestServiceLeavesWithItsMainProcess(t *testing.T) {
 	s := testkit.Start(t, testkit.Options{})
 	done := inFlight(t, s, 4, 4000)
 	s.Signal(syscall.SIGKILL)

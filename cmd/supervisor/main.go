@@ -136,12 +136,18 @@ func serveCommand(out io.Writer) *cli.Command {
 		Name: "serve", Usage: "start workers and serve until a signal ends it",
 		Flags: settingFlags(), OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
-			loaded, err := load(c)
+			main, err := supervisor.FindMain()
 			if err != nil {
 				return err
 			}
+			if main == nil {
+				if _, err := load(c); err != nil {
+					return err
+				}
+				return becomeMain(os.Args)
+			}
 			s := supervisor.New(supervisor.Options{
-				Config: loaded.Config, Warnings: loaded.Warnings, Version: programVersion(), Out: out,
+				Main: main, Version: programVersion(), Out: out,
 				Reread: func() (*config.Loaded, error) { return load(c) },
 			})
 			return s.Run(c.Context)

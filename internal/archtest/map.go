@@ -7,6 +7,7 @@ const (
 	shared     column = "shared" // every process
 	super      column = "supervisor"
 	workers    column = "worker"
+	anchors    column = "anchor"
 	generators column = "load"
 	tests      column = "tests"
 )
@@ -22,9 +23,11 @@ type room struct {
 var rooms = map[string]room{
 	"cmd/supervisor": {5, super, false},
 	"cmd/worker":     {5, workers, false},
+	"cmd/anchor":     {5, anchors, false},
 
 	"internal/supervisor": {4, super, false},
 	"internal/worker":     {4, workers, false},
+	"internal/anchor":     {4, anchors, false},
 
 	"internal/supervisor/admin":   {3, super, false},
 	"internal/supervisor/metrics": {3, super, false},
@@ -90,6 +93,7 @@ var linked = []struct {
 	without []string
 }{
 	{"./cmd/supervisor", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "preforkd/internal/inference", "preforkd/internal/worker"}},
+	{"./cmd/anchor", []string{"github.com", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker", "net/http"}},
 	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "preforkd/internal/supervisor"}},
 }
 
@@ -97,3 +101,9 @@ const (
 	maxFileLines     = 500
 	maxFunctionLines = 70
 )
+
+// mayTouchTheKernel are the packages above level 1 that import x/sys/unix.
+var mayTouchTheKernel = map[string]bool{
+	"internal/worker/accept": true, // looks into the accept queue
+	"internal/anchor":        true, // does little else
+}

@@ -96,6 +96,9 @@ func (s *Supervisor) part(w *worker) {
 	pid, exit := 0, scoreboard.ExitNone
 	if w.proc != nil {
 		pid, exit = w.row.PID(), scoreboard.Exited(w.proc.Exit().Status)
+		if w.proc.Exit().Unknown {
+			exit = scoreboard.ExitUnknown
+		}
 	}
 	gauges, ok := w.row.Settle(pid, uint64(w.state), exit)
 	if ok && w.proc != nil && gauges.InFlight > 0 {

@@ -73,6 +73,10 @@ func (s *Supervisor) launch(w *worker) (*process.Process, error) {
 		}
 	} else {
 		spec.Env, spec.Descriptors = s.workerEnv(w), s.descriptors(w)
+		var err error
+		if spec.Output, err = s.output(w.row); err != nil {
+			s.log.Warn("output of a worker does not survive this process", "slot", w.slot.index, "err", err)
+		}
 	}
 	proc, err := process.Start(spec)
 	if w.channel != nil {

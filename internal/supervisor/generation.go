@@ -23,6 +23,7 @@ type generation struct {
 	leases  []*cache.Lease  // of the copies of models
 	sockets []boundSocket   // of all pools
 	pools   []*pool         // main first
+	keeper  *keeper         // of sockets and queues; nil: nobody keeps them
 }
 
 // newGeneration makes what the workers of generation number start from; old is nil for the
@@ -31,7 +32,7 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 	if err := absolute(cfg); err != nil {
 		return nil, err
 	}
-	g := &generation{number: number, cfg: cfg}
+	g := &generation{number: number, cfg: cfg, keeper: s.keeper}
 	defer func() {
 		if err != nil {
 			g.release(old)
@@ -86,17 +87,17 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 // sockets and queues that old has stay as they are, and so do the sizes to which its pools
 // were scaled.
 func (s *Supervisor) complete(g, old *generation) error {
-	if err := g.listen(old, s.log.Warn); err != nil {
+	inherited, err := s.inherited()
+	if err != nil {
+		return err
+	}
+	if err := g.listen(old, inherited, s.log.Warn); err != nil {
 		return err
 	}
 	s.size(g, old)
 	for _, p := range g.pools {
 		s.claimModels(p.models)
-		for _, m := range p.models {
-			if !slices.ContainsFunc(g.models, func(o ipc.ModelFile) bool { return o.Name == m.Name && o.Version == m.Version && o.Digest == m.Digest }) {
-				g.models = append(g.models, m)
-			}
-		}
+		g.addModels(p.models)
 		if err := p.queue(old.pool(p.name)); err != nil {
 			return err
 		}
@@ -107,8 +108,17 @@ func (s *Supervisor) complete(g, old *generation) error {
 	return nil
 }
 
+// addModels adds those of a pool that no other pool of g has.
+func (g *generation) addModels(models []ipc.ModelFile) {
+	for _, m := range models {
+		if !slices.ContainsFunc(g.models, func(o ipc.ModelFile) bool { return o.Name == m.Name && o.Version == m.Version && o.Digest == m.Digest }) {
+			g.models = append(g.models, m)
+		}
+	}
+}
+
 // listen opens the sockets of all pools that old has not, and gives each pool its own.
-func (g *generation) listen(old *generation, warn func(string, ...any)) (err error) {
+func (g *generation) listen(old *generation, inherited *activation.Inheritance, warn func(string, ...any)) (err error) {
 	var have []boundSocket
 	if old != nil {
 		have = old.sockets
@@ -117,20 +127,31 @@ func (g *generation) listen(old *generation, warn func(string, ...any)) (err err
 	for _, p := range g.pools {
 		addresses = append(addresses, p.cfg.Listen...)
 	}
-	if g.sockets, err = listen(addresses, have, warn); err != nil {
+	if g.sockets, err = listen(addresses, have, inherited, warn); err != nil {
 		return err
 	}
-	for _, p := range g.pools {
-		for _, sock := range g.sockets {
-			if slices.Contains(p.cfg.Listen, sock.from) {
-				p.sockets = append(p.sockets, sock)
-			}
+	for i := range g.sockets {
+		if sock := &g.sockets[i]; sock.key == "" {
+			sock.key = fresh(ipc.KeptSocket)
+			g.keeper.store(sock.key, sock.FD)
 		}
+	}
+	for _, p := range g.pools {
+		p.takeSockets()
 		if err := p.checkCommand(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// takeSockets gives p its own of the generation's sockets.
+func (p *pool) takeSockets() {
+	for _, sock := range p.gen.sockets {
+		if slices.Contains(p.cfg.Listen, sock.from) {
+			p.sockets = append(p.sockets, sock)
+		}
+	}
 }
 
 // release gives back all that g has. No worker of g may be started afterwards.
@@ -164,6 +185,7 @@ func (g *generation) closeSockets(keep []boundSocket) {
 	for _, sock := range g.sockets {
 		if !slices.ContainsFunc(keep, func(k boundSocket) bool { return k.Socket == sock.Socket }) {
 			_ = sock.Close()
+			g.keeper.remove(sock.key)
 		}
 	}
 	g.sockets = nil

@@ -31,19 +31,28 @@ type kept struct {
 // keep records that op has put its generation in charge. What is beyond the number that is
 // kept goes in forget, when its workers have ended.
 func (s *Supervisor) keep(op *operation) {
-	s.kept = append(s.kept, &kept{
-		gen: op.next, committed: time.Now(), cause: op.cause(), origin: op.number(), differences: op.differences,
-	})
+	k := &kept{gen: op.next, committed: time.Now(), cause: op.cause(), origin: op.number(), differences: op.differences}
+	if op.takeover { // the same again, with workers of our own
+		k.origin, k.differences = op.target.origin, op.target.differences
+		s.kept[len(s.kept)-1], s.outdated = k, append(s.outdated, op.target.gen)
+	} else {
+		s.kept = append(s.kept, k)
+	}
+	s.keepGeneration(k)
 }
 
 // forget gives back the generations that are too old to be kept, and returns them.
 func (s *Supervisor) forget() (forgotten []*generation) {
 	for len(s.kept) > keptGenerations {
-		g := s.kept[0].gen
-		g.release(s.gen)
-		forgotten = append(forgotten, g)
+		s.outdated = append(s.outdated, s.kept[0].gen)
 		s.kept = slices.Delete(s.kept, 0, 1)
 	}
+	for _, g := range s.outdated {
+		s.unkeep(g)
+		g.release(s.gen)
+		forgotten = append(forgotten, g)
+	}
+	s.outdated = nil
 	return forgotten
 }
 
@@ -85,7 +94,7 @@ func (s *Supervisor) find(number uint64) (*kept, error) {
 // neither changes nor gives back k meanwhile: one operation is under way.
 func (s *Supervisor) again(k *kept, old *generation, number uint64) (_ *generation, _ []string, err error) {
 	cfg := *k.gen.cfg
-	g := &generation{number: number, cfg: &cfg}
+	g := &generation{number: number, cfg: &cfg, keeper: s.keeper}
 	defer func() {
 		if err != nil {
 			g.release(old)
@@ -159,6 +168,8 @@ func (s *Supervisor) sweep(generations ...*generation) {
 // cause says what began op.
 func (op *operation) cause() string {
 	switch {
+	case op.takeover:
+		return "the supervisor died"
 	case op.back:
 		return fmt.Sprintf("rollback to %d", op.number())
 	case op.hup && len(op.waiters) > 0:
@@ -171,7 +182,7 @@ func (op *operation) cause() string {
 
 // number returns the generation that op returns to, 0 if it is no rollback.
 func (op *operation) number() uint64 {
-	if op.target == nil {
+	if op.target == nil || op.takeover {
 		return 0
 	}
 	return op.target.gen.number

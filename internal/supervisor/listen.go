@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"preforkd/internal/config"
 	"preforkd/internal/ipc"
@@ -13,15 +14,13 @@ import (
 type boundSocket struct {
 	*activation.Socket
 	from config.Address
+	key  string // under which the main process keeps it; empty: not yet
 }
 
 // listen returns sockets for every address: one of have where it is there, an inherited
 // one, or a new one.
-func listen(addresses []config.Address, have []boundSocket, warn func(string, ...any)) ([]boundSocket, error) {
-	inherited, err := activation.Inherited()
-	if err != nil {
-		return nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error(), Err: err, Try: "check the socket unit, or whoever sets LISTEN_FDS"}
-	}
+func listen(addresses []config.Address, have []boundSocket, inherited *activation.Inheritance, warn func(string, ...any)) ([]boundSocket, error) {
+	var err error
 	var sockets, made []boundSocket
 	fail := func(err error) ([]boundSocket, error) {
 		for _, sock := range made {
@@ -64,14 +63,14 @@ func open(a config.Address, in *activation.Inheritance) ([]boundSocket, error) {
 			return nil, err
 		}
 		sock.Name = "http"
-		return []boundSocket{{sock, a}}, nil
+		return []boundSocket{{Socket: sock, from: a}}, nil
 	}
 	var found []boundSocket
 	in.Sockets = slices.DeleteFunc(in.Sockets, func(sock *activation.Socket) bool {
 		if sock.Name != a.Addr {
 			return false
 		}
-		found = append(found, boundSocket{sock, a})
+		found = append(found, boundSocket{Socket: sock, from: a})
 		return true
 	})
 	if len(found) == 0 {
@@ -81,4 +80,25 @@ func open(a config.Address, in *activation.Inheritance) ([]boundSocket, error) {
 		}
 	}
 	return found, nil
+}
+
+// inherited returns the sockets that the service manager gave, once: what no listen entry
+// names is closed.
+func (s *Supervisor) inherited() (*activation.Inheritance, error) {
+	in, err := activation.Inherited() // without a main process
+	if err != nil {
+		return nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error(), Err: err, Try: "check the socket unit, or whoever sets LISTEN_FDS"}
+	}
+	names := s.opts.Main.names(ipc.KeptInherited)
+	slices.Sort(names) // by their numbers
+	for _, kept := range names {
+		_, name, _ := strings.Cut(strings.TrimPrefix(kept, ipc.KeptInherited), "/")
+		sock, err := activation.Adopt(s.opts.Main.take(kept), name)
+		if err != nil {
+			return nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error(), Err: err, Try: "check the socket unit, or whoever sets LISTEN_FDS"}
+		}
+		s.keeper.remove(kept)
+		in.Sockets = append(in.Sockets, sock)
+	}
+	return in, nil
 }

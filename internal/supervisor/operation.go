@@ -27,6 +27,8 @@ type purpose struct {
 	dryRun bool
 	back   bool   // a rollback
 	to     uint64 // which generation; 0: the one before the one in charge
+
+	takeover bool // the workers of a supervisor that died are replaced by our own
 }
 
 // operation is the reload or the rollback under way.
@@ -69,7 +71,10 @@ func (s *Supervisor) reload(p purpose, noWait bool, who *waiter) {
 
 // String returns the command that has this purpose.
 func (p purpose) String() string {
-	if p.back {
+	switch {
+	case p.takeover:
+		return "takeover"
+	case p.back:
 		return "rollback"
 	}
 	return "reload"
@@ -149,6 +154,9 @@ func (s *Supervisor) nextReload(p purpose) {
 		}
 		return true
 	})
+	if p.takeover {
+		op.target = s.current()
+	}
 	if p.back {
 		var err error
 		if op.target, err = s.find(p.to); err != nil { // nothing has begun

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
 	"preforkd/internal/supervisor/metrics"
 	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
@@ -57,7 +58,11 @@ func (s *Supervisor) openOps() error {
 	if address == "" {
 		return nil
 	}
-	server, err := metrics.Open(address, metrics.Options{Version: s.opts.Version, Board: s.shared.board, Ask: s.snapshot})
+	var server *metrics.Server
+	socket, err := s.keptSocket(ipc.KeptOps, func() (*activation.Socket, error) { return metrics.Bind(address) })
+	if err == nil {
+		server, err = metrics.Open(socket, metrics.Options{Version: s.opts.Version, Board: s.shared.board, Ask: s.snapshot})
+	}
 	if err != nil && !asked {
 		s.log.Warn("no metrics: set ops.listen to an address of this service's own, or to off", "err", headline(err.Error()))
 		return nil

@@ -28,6 +28,7 @@ type pool struct {
 	programs programs
 	manifest int    // sealed memory; -1: not made yet, or not needed
 	adopt    [2]int // the queue of connections that leaving workers give away; the reading and the writing end
+	queueKey string // under which the main process keeps that
 	procs    int    // GOMAXPROCS of each that is started from now on
 	size     int    // how many workers it shall have; while it changes, slots has more or fewer
 	asked    int    // how many the configuration makes it have
@@ -62,11 +63,14 @@ func (p *pool) queue(before *pool) (err error) {
 	switch {
 	case p.other:
 	case before != nil && before.adopt[0] >= 0:
-		p.adopt = before.adopt
+		p.adopt, p.queueKey = before.adopt, before.queueKey
 	default:
 		if p.adopt[0], p.adopt[1], err = handoff.Pair(); err != nil {
 			return fmt.Errorf("make the queue of connections: %w", err)
 		}
+		p.queueKey = fresh(ipc.KeptQueue)
+		p.gen.keeper.store(p.queueKey+"/r", p.adopt[0])
+		p.gen.keeper.store(p.queueKey+"/w", p.adopt[1])
 	}
 	return nil
 }
@@ -74,9 +78,11 @@ func (p *pool) queue(before *pool) (err error) {
 // closeQueue closes the queue unless it is also that of other, the pool of that name of the
 // generation that goes on; other may be nil.
 func (p *pool) closeQueue(other *pool) {
-	if other == nil || other.adopt != p.adopt {
+	if p.adopt[0] >= 0 && (other == nil || other.adopt != p.adopt) {
 		activation.Close(p.adopt[0])
 		activation.Close(p.adopt[1])
+		p.gen.keeper.remove(p.queueKey + "/r")
+		p.gen.keeper.remove(p.queueKey + "/w")
 	}
 	p.adopt = [2]int{-1, -1}
 }

@@ -1,9 +1,11 @@
 package supervisor
 
 import (
+	"errors"
 	"os"
 	"time"
 
+	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
 	"preforkd/internal/supervisor/admin"
@@ -12,30 +14,64 @@ import (
 // prepare makes everything that workers inherit. What it made before an error is
 // released by release.
 func (s *Supervisor) prepare() (err error) {
-	if s.upstream, err = notify.FromEnvironment(); err != nil {
-		s.log.Warn("nobody will hear that this service is ready", "err", err)
-	}
-	if s.shared, err = newShared(); err != nil {
+	if err := s.connect(); err != nil {
 		return err
 	}
-	number := s.shared.board.Generation().Add(1)
-	if s.gen, err = s.newGeneration(number, s.cfg, nil); err != nil {
+	taken, err := s.takeOver()
+	if err == nil && !taken {
+		err = s.begins()
+	}
+	if err != nil {
 		return err
 	}
-	s.kept = []*kept{{gen: s.gen, committed: time.Now(), cause: "start"}}
-	s.shared.board.Committed().Store(number)
-	s.shared.board.Taker().Store(number)
-	s.shared.board.Owner().Store(uint64(s.pid))
-	if s.lifeline[0], s.lifeline[1], err = activation.Lifeline(); err != nil {
-		return err
-	}
-	if s.server, err = notify.Listen(func(m notify.Message) { s.send(m) }); err != nil {
+	if err := s.listenNotify(); err != nil {
 		return err
 	}
 	if err := s.openOps(); err != nil {
 		return err
 	}
-	return s.openAdmin()
+	if err := s.openAdmin(); err != nil {
+		return err
+	}
+	s.opts.Main.close() // what nobody has taken is of use to nobody
+	return nil
+}
+
+// connect finds whoever started this process.
+func (s *Supervisor) connect() (err error) {
+	if main := s.opts.Main; main != nil {
+		s.keeper = &keeper{client: main.client, log: s.log}
+		s.upstream = main.client
+		if s.lifeline[0] = main.take(ipc.FDLifeline); s.lifeline[0] < 0 {
+			return errors.New("the main process has no lifeline: are preforkd and preforkd-anchor of one version?")
+		}
+		s.awaitMain()
+		return nil
+	}
+	if s.upstream, err = notify.FromEnvironment(); err != nil {
+		s.log.Warn("nobody will hear that this service is ready", "err", err)
+	}
+	s.lifeline[0], s.lifeline[1], err = activation.Lifeline()
+	return err
+}
+
+// begins makes the first generation.
+func (s *Supervisor) begins() (err error) {
+	if s.shared, err = newShared(); err != nil {
+		return err
+	}
+	s.keeper.store(ipc.FDBoard, s.shared.boardFD)
+	number := s.shared.board.Generation().Add(1)
+	if s.gen, err = s.newGeneration(number, s.cfg, nil); err != nil {
+		return err
+	}
+	k := &kept{gen: s.gen, committed: time.Now(), cause: "start"}
+	s.kept = []*kept{k}
+	s.keepGeneration(k)
+	s.shared.board.Committed().Store(number)
+	s.shared.board.Taker().Store(number)
+	s.shared.board.Owner().Store(uint64(s.pid))
+	return nil
 }
 
 // openAdmin serves the admin socket. One that nobody asked for by name may be in use by
@@ -45,7 +81,11 @@ func (s *Supervisor) openAdmin() error {
 	if path == "" {
 		return nil
 	}
-	server, err := admin.Open(path, service{s})
+	var server *admin.Server
+	socket, err := s.keptSocket(ipc.KeptAdmin, func() (*activation.Socket, error) { return admin.Bind(path) })
+	if err == nil {
+		server, err = admin.Open(socket, service{s})
+	}
 	if err != nil {
 		if s.cfg.Admin == "" {
 			s.log.Warn("no admin socket: set admin to a path of this service's own", "err", err)
@@ -83,4 +123,9 @@ func (s *Supervisor) release() {
 	}
 	activation.Close(s.lifeline[0])
 	activation.Close(s.lifeline[1])
+	for _, pipe := range s.outputs {
+		activation.Close(pipe[0])
+		activation.Close(pipe[1])
+	}
+	s.opts.Main.close()
 }

@@ -26,8 +26,8 @@ type preparedEvent struct {
 func (s *Supervisor) begin(op *operation) {
 	s.op = op
 	prepare := s.read
-	if op.back {
-		s.log.Info("rollback begins", "to", op.target.gen.number)
+	if op.back || op.takeover {
+		s.log.Info(op.purpose.String()+" begins", "to", op.target.gen.number)
 		prepare = func(old *generation, number uint64) (*generation, []string, error) {
 			return s.again(op.target, old, number)
 		}

@@ -17,6 +17,11 @@ func (s *Supervisor) outcome() (done bool, err error) {
 	if len(s.byPID) > 0 {
 		return false, nil
 	}
+	defer func() {
+		if done && s.stopping == stopNot { // the main process shall not start another
+			_ = s.upstream.SendWait("STOPPING=1")
+		}
+	}()
 	if s.stopping != stopNot {
 		s.log.Info("stopped", "took", time.Since(s.stopAt).Round(time.Millisecond))
 		if s.bootLost {

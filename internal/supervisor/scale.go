@@ -205,6 +205,7 @@ func (s *Supervisor) endScale(sc *scaling, a rollout.Action) {
 	sc.pool.size = size
 	if s.stopping == stopNot {
 		sc.pool.slots = sc.pool.slots[:size]
+		s.keepGeneration(s.current())
 	}
 	text := fmt.Sprintf("pool %s has %s", sc.pool.name, workers(size))
 	if end.err != nil {

@@ -21,8 +21,9 @@ import (
 
 // Options are what a supervisor needs from its program.
 type Options struct {
-	Config   config.Config
-	Warnings []string // of the configuration; logged at start
+	Main     *Main          // nil: no main process keeps what outlives this one
+	Config   *config.Config // nil: Reread is asked, unless there is a service to take over
+	Warnings []string       // of the configuration; logged at start
 	// Reread reads the configuration again, for a reload; nil: there are none.
 	Reread  func() (*config.Loaded, error)
 	Version string    // of the program
@@ -41,8 +42,13 @@ type Supervisor struct {
 	ctx      context.Context // of everything that the loop starts; ends with the loop
 	shared   shared
 	server   *notify.Server
-	upstream *notify.Client // of whoever started us: systemd, or a test
-	lifeline [2]int         // workers inherit the reading end
+	upstream *notify.Client   // of whoever started us: the main process, or a test
+	lifeline [2]int           // workers inherit the reading end; the other is the main process's, if there is one
+	keeper   *keeper          // nil: there is no main process
+	outputs  map[int][2]int   // pipes that are kept, by row
+	records  []keptGeneration // what was kept of generations when this process began
+	outdated []*generation    // that are kept no longer; forget gives them back
+	tookOver bool             // from a supervisor that died
 
 	events    chan event
 	ended     chan struct{}   // closed when the loop has ended, so that nobody waits to tell it something
@@ -95,7 +101,7 @@ const keptEvents = 1000
 // New returns a supervisor that Run starts.
 func New(opts Options) *Supervisor {
 	return &Supervisor{
-		opts: opts, cfg: &opts.Config, origin: time.Now(),
+		opts: opts, cfg: opts.Config, origin: time.Now(), outputs: map[int][2]int{},
 		lifeline: [2]int{-1, -1}, pid: os.Getpid(), history: admin.NewLog(keptEvents),
 		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
 		deaths: map[*scoreboard.Model]*slot.Deaths{}, numbers: map[string]int{config.MainPool: 0}, proven: map[string]bool{},
@@ -110,6 +116,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
 	defer signal.Stop(signals)
+	if err := s.configure(); err != nil {
+		return err
+	}
 	if err := s.openLog(); err != nil {
 		return err
 	}
@@ -124,8 +133,32 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	s.startPools()
+	if s.tookOver {
+		s.resumeService()
+	} else {
+		s.startPools()
+	}
 	return s.loop(ctx, signals)
+}
+
+// configure finds the settings: those of the service to be taken over, whatever files say by
+// now, else those that files say.
+func (s *Supervisor) configure() error {
+	if r, err := s.settings(); err != nil || r != nil {
+		if err == nil {
+			s.cfg = r.Settings
+		}
+		return err
+	}
+	if s.cfg != nil {
+		return nil
+	}
+	loaded, err := s.opts.Reread()
+	if err != nil {
+		return err
+	}
+	s.cfg, s.opts.Warnings = &loaded.Config, loaded.Warnings
+	return nil
 }
 
 func (s *Supervisor) now() time.Duration { return time.Since(s.origin) }

@@ -43,7 +43,7 @@ func TestGoroutinesEnd(t *testing.T) {
 	defer cancel()
 	out := &firstLine{done: make(chan struct{})}
 	ended := make(chan error, 1)
-	go func() { ended <- New(Options{Config: cfg, Version: "test", Out: out}).Run(ctx) }()
+	go func() { ended <- New(Options{Config: &cfg, Version: "test", Out: out}).Run(ctx) }()
 	select {
 	case <-out.done:
 	case err := <-ended:

@@ -34,7 +34,7 @@ func root() (string, error) {
 	return "", err
 }
 
-// Programs returns a directory with preforkd, preforkd-worker and the engine's library.
+// Programs returns a directory with preforkd, preforkd-anchor, preforkd-worker and the engine's library.
 // They are built with the race detector if the test is.
 func Programs(t testing.TB) string {
 	t.Helper()
@@ -52,7 +52,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	}
 	kind := "plain"
 	args := []string{"build", "-o"}
-	if raceEnabled {
+	if RaceEnabled {
 		kind = "race"
 		args = []string{"build", "-race", "-o"}
 	}
@@ -60,7 +60,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	for name, pkg := range map[string]string{"preforkd": "./cmd/supervisor", "preforkd-worker": "./cmd/worker"} {
+	for name, pkg := range map[string]string{"preforkd": "./cmd/supervisor", "preforkd-anchor": "./cmd/anchor", "preforkd-worker": "./cmd/worker"} {
 		// Build beside and rename: another test binary may be running the old one.
 		tmp := filepath.Join(dir, fmt.Sprintf(".%s.%d", name, os.Getpid()))
 		cmd := exec.Command("go", append(args, tmp, pkg)...)

@@ -2,4 +2,5 @@
 
 package testkit
 
-const raceEnabled = false
+// RaceEnabled tells whether the race detector is in this program, and so in those of Programs.
+const RaceEnabled = false

@@ -22,10 +22,11 @@ import (
 // Limit is how long a test waits for an event that must come.
 const Limit = 60 * time.Second
 
-// Service is a running supervisor.
+// Service is a running service.
 type Service struct {
 	t       testing.TB
-	PID     int
+	Main    int    // the main process
+	PID     int    // the supervisor that Launch or Supervisor saw last
 	URL     string // of the first TCP listener
 	Log     string // path of its log
 	Config  string // path of its configuration file, if Options gave one
@@ -170,8 +171,8 @@ func LaunchCommand(t testing.TB, cmd *exec.Cmd) *Service {
 		t.Fatal(err)
 	}
 	write.Close()
-	s.PID = cmd.Process.Pid
-	go func() { // ends with the supervisor
+	s.Main = cmd.Process.Pid
+	go func() { // ends with the main process
 		s.endErr = cmd.Wait()
 		r.mu.Lock()
 		r.ended = true
@@ -183,7 +184,31 @@ func LaunchCommand(t testing.TB, cmd *exec.Cmd) *Service {
 		s.cleanup()
 		server.Close()
 	})
+	s.Supervisor()
 	return s
+}
+
+// Supervisor returns the process id of the supervisor, which the main process may have
+// started again, once there is one; of a service that has ended that of the last.
+func (s *Service) Supervisor() int {
+	s.t.Helper()
+	if err := Await(func() bool {
+		select {
+		case <-s.ended:
+			return true
+		default:
+		}
+		for _, pid := range Children(s.t, s.Main) {
+			if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && string(comm) == "preforkd\n" {
+				s.PID = pid
+				return true
+			}
+		}
+		return false
+	}); err != nil {
+		s.t.Fatalf("no supervisor: %v", err)
+	}
+	return s.PID
 }
 
 // configOf returns the argument of -c.
@@ -294,7 +319,7 @@ func (s *Service) AwaitAfter(n int, line string) int {
 	}
 }
 
-// Workers returns the process ids of the running workers.
+// Workers returns the process ids of the supervisor's workers.
 func (s *Service) Workers() []int {
 	s.t.Helper()
 	pids := Children(s.t, s.PID)
@@ -338,7 +363,7 @@ func Descriptors(t testing.TB, pid int) int {
 	return len(names)
 }
 
-// Signal sends sig to the supervisor.
+// Signal sends sig to the main process, as operators do.
 func (s *Service) Signal(sig syscall.Signal) {
 	s.t.Helper()
 	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -346,7 +371,7 @@ func (s *Service) Signal(sig syscall.Signal) {
 	}
 }
 
-// Wait waits until the supervisor has ended and returns its exit status, -1 if a
+// Wait waits until the service has ended and returns its exit status, -1 if a
 // signal ended it.
 func (s *Service) Wait() int {
 	s.t.Helper()

@@ -22,13 +22,14 @@ func (w *worker) serve(ctx context.Context) error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN,
 		syscall.SIGTTOU, syscall.SIGPIPE)
 
-	orphaned := make(chan struct{})
-	go func() { // ends with the supervisor, or with this process
+	mainDied := make(chan struct{})
+	go func() { // ends with the main process, or with this one
 		activation.AwaitEnd(w.lifeline)
-		close(orphaned)
+		close(mainDied)
 	}()
-	channel := make(chan error, 1)
-	go func() { channel <- w.control.Run(ctx) }() // ends with the supervisor, or with this process
+	ran := make(chan error, 1)
+	go func() { ran <- w.control.Run(ctx) }() // ends with the supervisor, or with this process
+	channel := (<-chan error)(ran)
 	stopBeat := w.beat()
 	defer stopBeat()
 	defer alongside(w.conns.Run)()
@@ -42,26 +43,57 @@ func (w *worker) serve(ctx context.Context) error {
 		w.release()
 	}
 	var ended <-chan error
+	var successor <-chan time.Time // when to look whether one is in charge
 	mayAccept := w.mayAccept
+	told := false // to leave, by a signal
 	for {
 		select {
 		case <-mayAccept:
 			mayAccept = nil
 			ended = w.accept()
 			continue
+		case <-channel:
+			channel = nil
+			if w.orphaned() {
+				successor = time.Tick(successorPoll)
+				continue
+			}
+		case <-successor:
+			if w.board.Committed().Load() <= w.manifest.Generation {
+				continue
+			}
+			w.log.Info("a successor's workers serve, leaving")
 		case sig := <-signals:
 			if sig != syscall.SIGTERM {
 				return nil
 			}
-		case <-orphaned:
-			w.log.Warn("supervisor died, leaving")
+			told = true
+		case <-mainDied:
+			w.log.Warn("main process died, leaving")
 			w.alone = true
 		case <-ctx.Done():
 		case err := <-ended:
 			return err
 		}
-		return w.drain(signals, ended)
+		return w.drain(signals, told, ended)
 	}
+}
+
+// successorPoll is how often a worker whose supervisor has died looks for a successor.
+const successorPoll = 50 * time.Millisecond
+
+// orphaned decides what a worker does whose supervisor has died: serve on, which it
+// reports, until a successor's generation is in charge; or leave, where its own never was.
+// Then it was to take connections that nobody else may take before that is taken back.
+func (w *worker) orphaned() (servesOn bool) {
+	own, committed := w.manifest.Generation, w.board.Committed().Load()
+	if own <= committed {
+		w.log.Warn("supervisor died; serving on")
+		return true
+	}
+	w.log.Warn("supervisor died before this generation was in charge, leaving")
+	w.board.Taker().CompareAndSwap(own, committed)
+	return false
 }
 
 // accept serves each listener in a goroutine of its own; the channel gets one result
@@ -76,18 +108,26 @@ func (w *worker) accept() <-chan error {
 
 // drain stops accepting, gives idle connections to the workers that stay, lets what is
 // in flight finish, and returns when it has or when the drain clock has run out. A
-// second signal ends it at once.
-func (w *worker) drain(signals <-chan os.Signal, ended <-chan error) error {
+// signal ends it at once, except the TERM of a supervisor that does not know yet that this
+// worker, not told, leaves by itself.
+func (w *worker) drain(signals <-chan os.Signal, told bool, ended <-chan error) error {
 	w.leaving.Store(true)
 	_ = w.supers.SendWait("STOPPING=1", "STATUS=draining")
 	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Timeouts.Drain)
 	defer cancel()
 	done := make(chan struct{})
 	go func() { // told to stop, or ends with the drain
-		select {
-		case <-signals:
-			cancel()
-		case <-done:
+		for {
+			select {
+			case sig := <-signals:
+				if sig == syscall.SIGTERM && !told {
+					told = true
+					continue
+				}
+				cancel()
+			case <-done:
+			}
+			return
 		}
 	}()
 	start := time.Now()

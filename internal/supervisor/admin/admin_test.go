@@ -89,7 +89,7 @@ func serve(t *testing.T, s *service) (path string, end func()) {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	path = filepath.Join(t.TempDir(), "run", "admin.sock")
-	server, err := Open(path, s)
+	server, err := openAt(path, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +371,7 @@ func TestDialFailures(t *testing.T) {
 
 	// The stale one is taken over, a live one is not.
 	s := &service{Log: NewLog(1)}
-	server, err := Open(stale, s)
+	server, err := openAt(stale, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,9 +379,9 @@ func TestDialFailures(t *testing.T) {
 	if st, err := os.Stat(stale); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
-	_, err = Open(stale, s)
+	_, err = openAt(stale, s)
 	checkFailure(t, err, ipc.ExitUnavailable, "set admin to another path")
-	_, err = Open(filepath.Join(stale, "below", "s"), s)
+	_, err = openAt(filepath.Join(stale, "below", "s"), s)
 	checkFailure(t, err, ipc.ExitUnavailable, "not a directory")
 }
 
@@ -435,4 +435,12 @@ func TestCurl(t *testing.T) {
 			}
 		}
 	}
+}
+
+func openAt(path string, s Service) (*Server, error) {
+	socket, err := Bind(path)
+	if err != nil {
+		return nil, err
+	}
+	return Open(socket, s)
 }

@@ -36,7 +36,7 @@ const shortWrite = 50 * time.Millisecond
 func short(t *testing.T, s *service) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
-	server, err := Open(path, s)
+	server, err := openAt(path, s)
 	if err != nil {
 		t.Fatal(err)
 	}

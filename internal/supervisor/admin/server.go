@@ -73,12 +73,12 @@ type Server struct {
 	open    sync.WaitGroup // connections
 }
 
-// Open binds the admin socket at path, in a directory that is made if it is not there.
-// A socket whose owner is gone is taken over. Who opens a server calls Serve, or Close.
+// Bind makes the admin socket at path, in a directory that is made if it is not there. A
+// socket whose owner is gone is taken over.
 //
 // The error is an *ipc.Failure: somebody answers there (69), or the path may not be
 // used (77).
-func Open(path string, s Service) (*Server, error) {
+func Bind(path string) (*activation.Socket, error) {
 	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
 		return nil, openFailure(path, err)
 	}
@@ -86,11 +86,17 @@ func Open(path string, s Service) (*Server, error) {
 	if err != nil {
 		return nil, openFailure(path, err)
 	}
+	return socket, nil
+}
+
+// Open returns a server on socket, which it takes over. Who opens a server calls Serve, or
+// Close.
+func Open(socket *activation.Socket, s Service) (*Server, error) {
 	ln, err := socket.Listener()
 	socket.FD = -1 // the listener's now; the socket keeps the file, which its Close removes
 	if err != nil {
 		_ = socket.Close()
-		return nil, openFailure(path, err)
+		return nil, openFailure(socket.Address, err)
 	}
 	server := New(ln, s)
 	server.socket = socket

@@ -19,6 +19,17 @@ import (
 // directory, which the kernel gives back for a service that dies.
 type Lease struct{ dirs []*os.File }
 
+// Descriptors are those that hold it: a process that keeps others of them holds it, too.
+func (l *Lease) Descriptors() (fds []int) {
+	if l == nil {
+		return nil
+	}
+	for _, d := range l.dirs {
+		fds = append(fds, int(d.Fd()))
+	}
+	return fds
+}
+
 // Close gives the lease back.
 func (l *Lease) Close() {
 	if l == nil {

@@ -204,7 +204,11 @@ func TestHistogramSaysWhatWasCounted(t *testing.T) {
 // serve runs a server for the test and returns its base URL.
 func serve(t *testing.T, o Options) string {
 	t.Helper()
-	s, err := Open("127.0.0.1:0", o)
+	socket, err := Bind("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(socket, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,13 +47,14 @@ type Server struct {
 	http    *http.Server
 }
 
-// Open listens on address, host:port. Who opens a server calls Serve, or Close. The
-// error is an *ipc.Failure.
-func Open(address string, o Options) (*Server, error) {
-	socket, err := activation.Bind(activation.Spec{Network: "tcp", Address: address})
-	if err != nil {
-		return nil, err
-	}
+// Bind makes the listening socket at address, host:port. The error is an *ipc.Failure.
+func Bind(address string) (*activation.Socket, error) {
+	return activation.Bind(activation.Spec{Network: "tcp", Address: address})
+}
+
+// Open returns a server on socket, which it takes over. Who opens a server calls Serve, or
+// Close.
+func Open(socket *activation.Socket, o Options) (*Server, error) {
 	ln, err := socket.Listener()
 	if err != nil {
 		return nil, err

@@ -28,6 +28,9 @@ type Spec struct {
 	// Descriptors are handed over from 3 on, in this order. They stay the caller's.
 	Descriptors []int
 	Limits      Limits
+	// Output, if it is not two zeros, is a pipe for what the process writes, its reading end
+	// first. Both stay the caller's: it outlives the process, and this one.
+	Output [2]int
 	// Line is called for each line of output, by one goroutine, in order.
 	Line func(line string)
 }
@@ -43,7 +46,9 @@ type Limits struct {
 // Process is a running or ended worker process.
 type Process struct {
 	PID   int
-	group bool // see Spec.Group
+	group bool                              // see Spec.Group
+	watch func() (syscall.WaitStatus, bool) // of an adopted one: how it ended, if that is known
+	pidfd int                               // of an adopted one
 	done  chan struct{}
 	exit  Exit
 
@@ -57,6 +62,8 @@ type Exit struct {
 	// OOM says that the kernel killed it for want of memory. wait4(2) does not tell; the
 	// caller may find out and set it.
 	OOM bool
+	// Unknown says that nobody knows how it ended: another process had started it.
+	Unknown bool
 }
 
 // Killed tells whether KILL ended the process, whoever sent it.
@@ -65,6 +72,8 @@ func (e Exit) Killed() bool { return e.Status.Signaled() && e.Status.Signal() ==
 // String describes the end in words, as "killed by signal 11 (segmentation fault)".
 func (e Exit) String() string {
 	switch {
+	case e.Unknown:
+		return "exit status unknown"
 	case e.Killed() && e.OOM:
 		return "killed by signal 9; the memory cgroup counts an OOM kill"
 	case e.Killed(): // its name says nothing more
@@ -93,15 +102,11 @@ func Start(spec Spec) (*Process, error) {
 		return nil, fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
 	defer unix.Close(null)
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("make the output pipe: %w", err)
+	pipe, err := spec.pipe()
+	if err != nil {
+		return nil, err
 	}
 	defer unix.Close(pipe[1])
-	// A burst must not make the worker wait for us. Beyond the user's quota
-	// (pipe(7), pipe-user-pages-soft) the default of 64 KiB remains.
-	_, _ = unix.FcntlInt(uintptr(pipe[0]), unix.F_SETPIPE_SZ, 1<<20)
-
 	files := []uintptr{uintptr(null), uintptr(pipe[1]), uintptr(pipe[1])}
 	for _, fd := range spec.Descriptors {
 		files = append(files, uintptr(fd))
@@ -132,6 +137,33 @@ func Start(spec Spec) (*Process, error) {
 	return p, nil
 }
 
+// Pipe makes a pipe for the output of workers, one after the other.
+func Pipe() (p [2]int, err error) {
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return p, fmt.Errorf("make the output pipe: %w", err)
+	}
+	// A burst must not make the worker wait for us. Beyond the user's quota
+	// (pipe(7), pipe-user-pages-soft) the default of 64 KiB remains.
+	_, _ = unix.FcntlInt(uintptr(p[0]), unix.F_SETPIPE_SZ, 1<<20)
+	return p, nil
+}
+
+// pipe returns two descriptors of the process's own.
+func (s *Spec) pipe() (p [2]int, err error) {
+	if s.Output == [2]int{} {
+		return Pipe()
+	}
+	for i, fd := range s.Output {
+		if p[i], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			if i == 1 {
+				unix.Close(p[0])
+			}
+			return p, fmt.Errorf("take the output pipe: %w", err)
+		}
+	}
+	return p, nil
+}
+
 // Done is closed when the process has ended, has been reaped and all its output has
 // been delivered.
 func (p *Process) Done() <-chan struct{} { return p.done }
@@ -145,6 +177,10 @@ func (p *Process) Signal(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.reaped {
+		return
+	}
+	if p.watch != nil {
+		_ = unix.PidfdSendSignal(p.pidfd, sig, nil, 0)
 		return
 	}
 	to := p.PID

@@ -1,0 +1,216 @@
+package supervisor
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"preforkd/internal/config"
+	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
+	"preforkd/internal/supervisor/cache"
+)
+
+// keptGeneration is a generation that was committed, as the main process keeps it for a successor
+// of this process. Descriptors are there by the names under which they are kept.
+type keptGeneration struct {
+	Number      uint64         `json:"number"`
+	Settings    *config.Config `json:"settings"`
+	Committed   time.Time      `json:"committed"`
+	Cause       string         `json:"cause"`
+	Origin      uint64         `json:"origin,omitempty"`
+	Differences []string       `json:"differences,omitempty"`
+	Sockets     []keptSocket   `json:"sockets,omitempty"` // none once it is no longer in charge
+	Pools       []keptPool     `json:"pools"`
+}
+
+type keptSocket struct {
+	Key  string         `json:"key"`
+	Name string         `json:"name"`
+	From config.Address `json:"from"`
+	Own  bool           `json:"own,omitempty"` // the file of a unix socket is ours to remove
+}
+
+type keptPool struct {
+	Name    string          `json:"name"`
+	Number  int             `json:"number"`
+	Size    int             `json:"size"`
+	Asked   int             `json:"asked"`
+	Procs   int             `json:"procs"`
+	Surge   int             `json:"surge"`
+	Models  []ipc.ModelFile `json:"models,omitempty"`
+	Path    string          `json:"path"` // of the worker's program
+	Args    []string        `json:"args"`
+	Own     bool            `json:"own,omitempty"`
+	Library string          `json:"library,omitempty"`
+	Worker  bool            `json:"worker,omitempty"` // the program itself is kept
+	Engine  bool            `json:"engine,omitempty"` // and so is the library
+	Queue   string          `json:"queue,omitempty"`
+}
+
+// key is the name under which a generation, or a part of it, is kept.
+func keptName(number uint64, parts ...string) string {
+	return strings.Join(append([]string{ipc.KeptGeneration + strconv.FormatUint(number, 10)}, parts...), "/")
+}
+
+// keepGeneration has the main process keep k, in place of what it has of it.
+func (s *Supervisor) keepGeneration(k *kept) {
+	if s.keeper == nil {
+		return
+	}
+	g := k.gen
+	r := keptGeneration{Number: g.number, Settings: g.cfg, Committed: k.committed, Cause: k.cause, Origin: k.origin, Differences: k.differences}
+	for _, sock := range g.sockets {
+		r.Sockets = append(r.Sockets, keptSocket{Key: sock.key, Name: sock.Name, From: sock.from, Own: sock.Owned()})
+	}
+	for _, p := range g.pools {
+		kp := keptPool{
+			Name: p.name, Number: p.number, Size: p.size, Asked: p.asked, Procs: p.procs, Surge: p.surge, Models: p.models,
+			Path: p.programs.path, Args: p.programs.args, Own: p.programs.own, Library: p.programs.library,
+			Worker: p.programs.worker != nil, Engine: p.programs.engine != nil, Queue: p.queueKey,
+		}
+		if kp.Worker {
+			s.keeper.store(keptName(g.number, p.name, "worker"), int(p.programs.worker.Fd()))
+		}
+		if kp.Engine {
+			s.keeper.store(keptName(g.number, p.name, "engine"), int(p.programs.engine.Fd()))
+		}
+		r.Pools = append(r.Pools, kp)
+	}
+	i := 0
+	for _, l := range g.leases {
+		for _, fd := range l.Descriptors() {
+			s.keeper.store(keptName(g.number, "lease", strconv.Itoa(i)), fd)
+			i++
+		}
+	}
+	data, err := json.Marshal(r)
+	if err == nil {
+		var fd int
+		if fd, err = activation.Sealed("preforkd-generation", data); err == nil {
+			s.keeper.store(keptName(g.number), fd)
+			activation.Close(fd)
+		}
+	}
+	if err != nil {
+		s.log.Error("generation not kept: it would not survive this process", "generation", g.number, "err", err)
+	}
+}
+
+// unkeep has the main process give g back.
+func (s *Supervisor) unkeep(g *generation) {
+	if s.keeper == nil {
+		return
+	}
+	s.keeper.remove(keptName(g.number))
+	for _, p := range g.pools {
+		s.keeper.remove(keptName(g.number, p.name, "worker"))
+		s.keeper.remove(keptName(g.number, p.name, "engine"))
+	}
+	i := 0
+	for _, l := range g.leases {
+		for range l.Descriptors() {
+			s.keeper.remove(keptName(g.number, "lease", strconv.Itoa(i)))
+			i++
+		}
+	}
+}
+
+// records reads the generations that are kept, the earliest first.
+func (m *Main) records() (all []keptGeneration, err error) {
+	for _, name := range m.names(ipc.KeptGeneration) {
+		if strings.Count(name, "/") > 1 {
+			continue
+		}
+		data, err := activation.ReadSealed(m.take(name))
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		var r keptGeneration
+		if err := json.Unmarshal(data, &r); err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b keptGeneration) int { return cmp.Compare(a.Number, b.Number) })
+	return all, nil
+}
+
+// restore makes the generation of r from what is kept, with the sockets, queues and
+// manifests of a generation in charge if it is that.
+func (s *Supervisor) restore(r *keptGeneration, inCharge bool) (g *generation, err error) {
+	g = &generation{number: r.Number, cfg: r.Settings, keeper: s.keeper}
+	for _, kp := range r.Pools {
+		s.numbers[kp.Name] = kp.Number
+	}
+	if inCharge {
+		if err := s.restoreSockets(g, r); err != nil {
+			return g, err
+		}
+	}
+	for i := range r.Pools {
+		if err := s.restorePool(g, &r.Pools[i], inCharge); err != nil {
+			return g, err
+		}
+	}
+	lease, err := cache.Hold(g.models)
+	if err != nil {
+		return g, err
+	}
+	g.leases = append(g.leases, lease)
+	return g, nil
+}
+
+func (s *Supervisor) restoreSockets(g *generation, r *keptGeneration) error {
+	for _, ks := range r.Sockets {
+		fd := s.opts.Main.take(ks.Key)
+		if fd < 0 {
+			return fmt.Errorf("listening socket %s of generation %d was not kept", ks.From, r.Number)
+		}
+		sock, err := activation.Adopt(fd, ks.Name)
+		if err != nil {
+			return err
+		}
+		if ks.Own {
+			sock.Own()
+		}
+		g.sockets = append(g.sockets, boundSocket{Socket: sock, from: ks.From, key: ks.Key})
+	}
+	return nil
+}
+
+func (s *Supervisor) restorePool(g *generation, kp *keptPool, inCharge bool) (err error) {
+	main := s.opts.Main
+	p := s.newPool(g, kp.Name)
+	p.size, p.asked, p.procs, p.surge, p.models = kp.Size, kp.Asked, kp.Procs, kp.Surge, kp.Models
+	p.programs = programs{path: kp.Path, args: kp.Args, own: kp.Own, library: kp.Library}
+	if fd := main.take(keptName(g.number, kp.Name, "worker")); fd >= 0 {
+		p.programs.worker = os.NewFile(uintptr(fd), kp.Path)
+	}
+	if fd := main.take(keptName(g.number, kp.Name, "engine")); fd >= 0 {
+		p.programs.engine = os.NewFile(uintptr(fd), kp.Library)
+	}
+	g.addModels(p.models)
+	if !inCharge {
+		return nil
+	}
+	s.claimModels(p.models)
+	p.takeSockets()
+	if p.queueKey = kp.Queue; kp.Queue != "" {
+		p.adopt = [2]int{main.take(kp.Queue + "/r"), main.take(kp.Queue + "/w")}
+	}
+	if p.adopt[0] < 0 || p.adopt[1] < 0 {
+		if err := p.queue(nil); err != nil {
+			return err
+		}
+	}
+	for i := range p.size {
+		p.slots = append(p.slots, &poolSlot{pool: p, index: i})
+	}
+	return p.seal()
+}

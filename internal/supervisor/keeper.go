@@ -1,0 +1,116 @@
+package supervisor
+
+import (
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
+	"preforkd/internal/ipc/notify"
+)
+
+// Main is this process's connection to the main process, which keeps what outlives a
+// supervisor; docs/internals/process-tree.md.
+type Main struct {
+	client *notify.Client
+	held   map[string]int // what it kept when this process began, by name; ours
+}
+
+// FindMain returns the connection that this process has inherited, nil if it has not been
+// started by a main process. What that keeps is fetched.
+func FindMain() (*Main, error) {
+	value := os.Getenv(ipc.EnvVault)
+	os.Unsetenv(ipc.EnvVault)
+	if value == "" {
+		return nil, nil
+	}
+	channel, executed, _ := strings.Cut(value, ",")
+	fd, err := strconv.Atoi(channel)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%q is no descriptor", ipc.EnvVault, value)
+	}
+	if fd, err := strconv.Atoi(executed); err == nil {
+		activation.Close(fd)
+	}
+	m := &Main{}
+	if m.client, err = notify.DialFD(fd); err != nil {
+		return nil, err
+	}
+	if m.held, err = m.client.Fetch(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// keeper has the main process keep descriptors. Without one, as in tests, nobody does. Safe
+// for concurrent use.
+type keeper struct {
+	client *notify.Client
+	log    *slog.Logger
+	dead   atomic.Bool // the main process
+}
+
+// store keeps another descriptor of what fd is.
+func (k *keeper) store(name string, fd int) {
+	if k == nil || fd < 0 || k.dead.Load() {
+		return
+	}
+	if err := k.client.Store(name, fd); err != nil {
+		k.log.Error("descriptor not kept: it would not survive this process", "name", name, "err", err)
+	}
+}
+
+func (k *keeper) remove(name string) {
+	if k == nil || name == "" || k.dead.Load() {
+		return
+	}
+	if err := k.client.Remove(name); err != nil {
+		k.log.Warn("kept descriptor not removed", "name", name, "err", err)
+	}
+}
+
+// fresh returns a name with prefix that nothing has had.
+func fresh(prefix string) string { return prefix + rand.Text() }
+
+// take returns what the main process kept under name when this process began, and leaves it
+// to the caller; -1: nothing.
+func (m *Main) take(name string) int {
+	if m == nil {
+		return -1
+	}
+	fd, ok := m.held[name]
+	if !ok {
+		return -1
+	}
+	delete(m.held, name)
+	return fd
+}
+
+// names returns the names with prefix.
+func (m *Main) names(prefix string) (names []string) {
+	if m == nil {
+		return nil
+	}
+	for name := range m.held {
+		if strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// close lets go of what was not taken. The main process goes on keeping it.
+func (m *Main) close() {
+	if m == nil {
+		return
+	}
+	for _, fd := range m.held {
+		activation.Close(fd)
+	}
+	m.held = nil
+}
