@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
@@ -55,6 +56,34 @@ func rollbackCommand(out, errOut io.Writer) *cli.Command {
 			defer client.Close()
 			return transaction(c, out, errOut, func(progress func(admin.Progress)) (admin.ReloadResult, error) {
 				return client.Rollback(c.Context, req, progress)
+			})
+		},
+	}
+}
+
+func upgradeCommand(out, errOut io.Writer) *cli.Command {
+	return &cli.Command{
+		Name: "upgrade", Usage: "replace the program as well: go on with the one at PATH, or with what lies where the service was started from",
+		ArgsUsage: "[PATH]", OnUsageError: usageError,
+		Flags: adminFlags(jsonFlag(), &cli.BoolFlag{Name: "no-wait", Usage: "exit with 75 when another operation is under way"}),
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 1 {
+				return &ipc.Failure{Exit: ipc.ExitUsage, What: fmt.Sprintf("upgrade takes one program, not %d arguments", c.NArg()), Try: "preforkd upgrade, or preforkd upgrade /usr/bin/preforkd"}
+			}
+			req := admin.UpgradeRequest{NoWait: c.Bool("no-wait"), Program: c.Args().First()}
+			if req.Program != "" {
+				var err error
+				if req.Program, err = filepath.Abs(req.Program); err != nil {
+					return err
+				}
+			}
+			client, err := connect(c)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return transaction(c, out, errOut, func(progress func(admin.Progress)) (admin.ReloadResult, error) {
+				return client.Upgrade(c.Context, req, progress)
 			})
 		},
 	}

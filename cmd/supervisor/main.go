@@ -50,6 +50,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		Commands: []*cli.Command{
 			serveCommand(out),
 			reloadCommand(out, errOut),
+			upgradeCommand(out, errOut),
 			generationsCommand(out),
 			rollbackCommand(out, errOut),
 			scaleCommand(out),

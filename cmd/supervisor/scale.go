@@ -48,7 +48,7 @@ func scaleCommand(out io.Writer) *cli.Command {
 }
 
 // withOperands are commands whose operands may stand before their flags, and be negative.
-var withOperands = [][]string{{"scale"}, {"restart"}, {"rollback"}, {"models", "release"}}
+var withOperands = [][]string{{"scale"}, {"restart"}, {"rollback"}, {"upgrade"}, {"models", "release"}}
 
 // takesValue are the flags of these commands whose value may be an argument of its own.
 var takesValue = []string{"-c", "--c", "-config", "--config", "-admin", "--admin", "-pool", "--pool"}

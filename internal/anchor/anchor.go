@@ -94,6 +94,9 @@ func (a *Anchor) prepare() (err error) {
 		return fmt.Errorf("keep the lifeline: %w", err)
 	}
 	a.vault.put(ipc.FDLifeline, read)
+	if stderr, err := activation.Duplicate(2); err == nil { // else it has none
+		a.vault.put(ipc.KeptStderr, stderr)
+	}
 	server, client, err := notify.Pair()
 	if err != nil {
 		return err
@@ -186,8 +189,10 @@ func (a *Anchor) forward(sig syscall.Signal) {
 
 // messageEvent is a message whose descriptors are in the vault by now.
 type messageEvent struct {
-	pid   int
-	lines []string
+	pid      int
+	lines    []string
+	inCharge bool   // it says that it is: MAINPID
+	program  string // and this its program
 }
 
 // receive takes a message. It runs in the server's goroutine, so that what comes after a
@@ -196,8 +201,10 @@ func (a *Anchor) receive(m notify.Message) {
 	if !a.vault.receive(m, a.log) {
 		return
 	}
+	_, inCharge := m.Get("MAINPID")
+	program, _ := m.Get(ipc.KeyProgram)
 	select {
-	case a.events <- messageEvent{m.PID, relayed(m.Text)}:
+	case a.events <- messageEvent{m.PID, relayed(m.Text), inCharge, program}:
 	case <-a.ended:
 	}
 }
@@ -217,8 +224,14 @@ func (a *Anchor) handle(e any) (status int, done bool) {
 
 // onMessage notes what the supervisor says of itself, and tells it the service manager.
 func (a *Anchor) onMessage(e messageEvent) {
+	if e.inCharge && a.owner() == e.pid && (a.child == nil || e.pid != a.child.pid) {
+		a.follow(e.pid)
+	}
 	if a.child == nil || e.pid != a.child.pid {
 		return // of a supervisor that has died, or is not in charge
+	}
+	if e.program != "" {
+		a.opts.Program = e.program
 	}
 	if !a.child.spoke {
 		a.child.spoke = true
@@ -267,8 +280,14 @@ const (
 
 // onDied decides what follows the supervisor's end.
 func (a *Anchor) onDied() (status int, done bool) {
-	a.drainMessages()
 	gone := a.child
+	a.drainMessages()
+	if a.child != gone { // another is in charge by now
+		return 0, false
+	}
+	if o := a.owner(); o != 0 && o != gone.pid && a.follow(o) { // it could not say so yet
+		return 0, false
+	}
 	a.child = nil
 	a.pulse.reset()
 	end := gone.status
@@ -374,6 +393,14 @@ func (a *Anchor) finish(status int) int {
 
 // errNoBoard: the supervisor has stored none.
 var errNoBoard = errors.New("no scoreboard is kept")
+
+// owner is the supervisor in charge, by the scoreboard; 0: not known.
+func (a *Anchor) owner() int {
+	if a.pulse.board == nil {
+		return 0
+	}
+	return int(a.pulse.board.Owner().Load())
+}
 
 // openBoard maps the board that is kept.
 func openBoard(v *vault) (*scoreboard.Board, error) {

@@ -66,6 +66,59 @@ func leadsTo(path string, fd int) bool {
 	return unix.Stat(path, &named) == nil && unix.Fstat(fd, &held) == nil && named.Dev == held.Dev && named.Ino == held.Ino
 }
 
+// follow takes pid, which a supervisor has started and which has put itself in charge, for
+// the supervisor. It is a grandchild until the former one has left.
+func (a *Anchor) follow(pid int) bool {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		a.log.Warn("supervisor in charge not followed", "pid", pid, "err", err)
+		return false
+	}
+	if a.child != nil {
+		activation.Close(a.child.pidfd)
+	}
+	c := &child{pid: pid, pidfd: pidfd, spoke: true}
+	a.child, a.started, a.quick = c, time.Now(), 0
+	a.pulse.reset()
+	a.log.Info("another supervisor is in charge", "pid", pid)
+	own, err := activation.Duplicate(pidfd)
+	if err != nil {
+		return true
+	}
+	go func() { // ends with the process
+		awaitEnd(own)
+		time.Sleep(reapDelay) // who is its parent takes the status first, which may be us
+		select {
+		case a.events <- diedEvent{c}:
+		case <-a.ended:
+		}
+	}()
+	return true
+}
+
+// reapDelay is how long the parent of a supervisor may take to reap it, before its end counts
+// without a status.
+const reapDelay = 100 * time.Millisecond
+
+// awaitEnd returns when the process behind pidfd, which it takes over, has ended.
+func awaitEnd(pidfd int) {
+	_ = unix.SetNonblock(pidfd, true)
+	f := os.NewFile(uintptr(pidfd), "pidfd")
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	ready := func(timeout int) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, timeout)
+		return n > 0 || err != nil && err != unix.EINTR
+	}
+	if raw.Read(func(uintptr) bool { return ready(0) }) != nil {
+		for !ready(-1) {
+		}
+	}
+}
+
 // environment is what supervisors get: ours, without what speaks to this process.
 func environment(program, channel string) []string {
 	var env []string

@@ -47,6 +47,7 @@ var rooms = map[string]room{
 	"internal/supervisor/machine": {1, super, false},
 	"internal/supervisor/cache":   {1, super, false},
 	"internal/supervisor/probe":   {1, super, false},
+	"internal/supervisor/upgrade": {1, super, false},
 	"internal/ipc/activation":     {1, shared, false},
 	"internal/ipc/handoff":        {1, shared, false},
 	"internal/ipc/notify":         {1, shared, false},

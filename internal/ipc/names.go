@@ -38,6 +38,7 @@ const (
 // what makes the name unique.
 const (
 	KeptNotify     = "notify"
+	KeptStderr     = "stderr" // the main process's own
 	KeptAdmin      = "admin"
 	KeptOps        = "ops"
 	KeptInherited  = "inherited/"  // a number and the name of a socket of the service manager
@@ -86,6 +87,10 @@ type Settle struct {
 
 // LevelLimit ends a round whose end nobody says: what a worker gives must find a taker.
 const LevelLimit = 30 * time.Second
+
+// KeyProgram is the key under which a supervisor that is in charge tells the main process
+// its program's path, as the operator means it.
+const KeyProgram = "X_PREFORKD_PROGRAM"
 
 // KeyFailure is the sd_notify key under which a worker that cannot start sends its
 // Failure, encoded with EncodeFailure, before it ends.

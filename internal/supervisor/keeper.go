@@ -12,39 +12,64 @@ import (
 	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
+	"preforkd/internal/supervisor/upgrade"
 )
 
 // Main is this process's connection to the main process, which keeps what outlives a
 // supervisor; docs/internals/process-tree.md.
 type Main struct {
-	client *notify.Client
-	held   map[string]int // what it kept when this process began, by name; ours
+	client   *notify.Client
+	held     map[string]int // what it kept when this process began, by name; ours
+	program  string         // path of this program, as the operator means it
+	upgrader *upgrade.Upgrader
 }
 
 // FindMain returns the connection that this process has inherited, nil if it has not been
 // started by a main process. What that keeps is fetched.
 func FindMain() (*Main, error) {
-	value := os.Getenv(ipc.EnvVault)
-	os.Unsetenv(ipc.EnvVault)
-	if value == "" {
-		return nil, nil
-	}
-	channel, executed, _ := strings.Cut(value, ",")
-	fd, err := strconv.Atoi(channel)
+	m := &Main{program: os.Getenv(ipc.EnvProgram)}
+	upgrader, err := upgrade.New()
 	if err != nil {
-		return nil, fmt.Errorf("%s=%q is no descriptor", ipc.EnvVault, value)
+		return nil, err
 	}
-	if fd, err := strconv.Atoi(executed); err == nil {
-		activation.Close(fd)
+	m.upgrader = upgrader
+	fd, err := m.channel()
+	if fd < 0 || err != nil {
+		return nil, err
 	}
-	m := &Main{}
 	if m.client, err = notify.DialFD(fd); err != nil {
+		return nil, err
+	}
+	if err := upgrader.Carry(fd); err != nil {
 		return nil, err
 	}
 	if m.held, err = m.client.Fetch(); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// channel returns the descriptor of the channel to the main process: the predecessor's of
+// this process in an upgrade, else that of the main process, which has started it; -1: it
+// has not.
+func (m *Main) channel() (int, error) {
+	if m.upgrader.Parent() > 0 {
+		return m.upgrader.Channel()
+	}
+	value := os.Getenv(ipc.EnvVault)
+	os.Unsetenv(ipc.EnvVault)
+	if value == "" {
+		return -1, nil
+	}
+	channel, executed, _ := strings.Cut(value, ",")
+	fd, err := strconv.Atoi(channel)
+	if err != nil {
+		return -1, fmt.Errorf("%s=%q is no descriptor", ipc.EnvVault, value)
+	}
+	if fd, err := strconv.Atoi(executed); err == nil {
+		activation.Close(fd)
+	}
+	return fd, nil
 }
 
 // keeper has the main process keep descriptors. Without one, as in tests, nobody does. Safe
@@ -89,6 +114,15 @@ func (m *Main) take(name string) int {
 	}
 	delete(m.held, name)
 	return fd
+}
+
+// heldFD returns what take would, and leaves it there.
+func (m *Main) heldFD(name string) (fd int, ok bool) {
+	if m == nil {
+		return -1, false
+	}
+	fd, ok = m.held[name]
+	return fd, ok
 }
 
 // names returns the names with prefix.

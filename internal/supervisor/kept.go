@@ -128,14 +128,22 @@ func (k *kept) missing(err error) error {
 
 // failed says what was taken back.
 func (op *operation) failed() string {
-	if op.back {
+	switch {
+	case op.back:
 		return fmt.Sprintf("rollback to generation %d taken back", op.number())
+	case op.upgrade:
+		return "upgrade taken back"
+	case op.succeeds:
+		return "the new program's workers"
 	}
 	return "reload rolled back"
 }
 
 // advice says what to do after that.
 func (op *operation) advice() string {
+	if op.upgrade {
+		return "the old program serves; correct it and upgrade again"
+	}
 	if op.back {
 		return fmt.Sprintf("generation %d serves; preforkd generations tells which others there are", op.old.number)
 	}
@@ -170,6 +178,8 @@ func (op *operation) cause() string {
 	switch {
 	case op.takeover:
 		return "the supervisor died"
+	case op.succeeds:
+		return "upgrade"
 	case op.back:
 		return fmt.Sprintf("rollback to %d", op.number())
 	case op.hup && len(op.waiters) > 0:

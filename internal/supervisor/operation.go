@@ -29,6 +29,10 @@ type purpose struct {
 	to     uint64 // which generation; 0: the one before the one in charge
 
 	takeover bool // the workers of a supervisor that died are replaced by our own
+
+	upgrade  bool   // this program is replaced
+	program  string // by which; empty: what lies at its path
+	succeeds bool   // the same, in the new program
 }
 
 // operation is the reload or the rollback under way.
@@ -74,6 +78,8 @@ func (p purpose) String() string {
 	switch {
 	case p.takeover:
 		return "takeover"
+	case p.upgrade, p.succeeds:
+		return "upgrade"
 	case p.back:
 		return "rollback"
 	}
@@ -97,7 +103,7 @@ func (s *Supervisor) mayOperate(what string, noWait bool) error {
 func (s *Supervisor) busy() string {
 	switch {
 	case s.op != nil:
-		return "a " + s.op.purpose.String()
+		return article(s.op.purpose.String())
 	case s.scale != nil:
 		return "a change of size"
 	case s.restarts != nil:
@@ -114,6 +120,14 @@ func (w *waiter) end(e reloadEnd) {
 	if w != nil {
 		w.done <- e
 	}
+}
+
+// article returns what with the right one.
+func article(what string) string {
+	if what == "upgrade" {
+		return "an " + what
+	}
+	return "a " + what
 }
 
 // next begins what waits longest, once nothing is under way.
@@ -154,6 +168,10 @@ func (s *Supervisor) nextReload(p purpose) {
 		}
 		return true
 	})
+	if p.upgrade {
+		s.beginUpgrade(op)
+		return
+	}
 	if p.takeover {
 		op.target = s.current()
 	}

@@ -17,15 +17,11 @@ func (s *Supervisor) prepare() (err error) {
 	if err := s.connect(); err != nil {
 		return err
 	}
-	taken, err := s.takeOver()
-	if err == nil && !taken {
-		err = s.begins()
-	}
-	if err != nil {
+	if err := s.beginOrGoOn(); err != nil {
 		return err
 	}
-	if err := s.listenNotify(); err != nil {
-		return err
+	if err := s.listenNotify(); err != nil || s.opts.Main.succeeds() {
+		return err // the rest follows when this process is in charge
 	}
 	if err := s.openOps(); err != nil {
 		return err
@@ -35,6 +31,18 @@ func (s *Supervisor) prepare() (err error) {
 	}
 	s.opts.Main.close() // what nobody has taken is of use to nobody
 	return nil
+}
+
+// beginOrGoOn makes the first generation, or the one in charge from what is kept.
+func (s *Supervisor) beginOrGoOn() error {
+	if s.opts.Main.succeeds() {
+		return s.prepareSuccession()
+	}
+	taken, err := s.takeOver()
+	if err == nil && !taken {
+		err = s.begins()
+	}
+	return err
 }
 
 // connect finds whoever started this process.
@@ -71,6 +79,7 @@ func (s *Supervisor) begins() (err error) {
 	s.shared.board.Committed().Store(number)
 	s.shared.board.Taker().Store(number)
 	s.shared.board.Owner().Store(uint64(s.pid))
+	s.inCharge = true
 	return nil
 }
 
@@ -93,6 +102,7 @@ func (s *Supervisor) openAdmin() error {
 		}
 		return err
 	}
+	s.adminServer = server
 	s.admin = s.serveBeside("admin socket", server.Serve)
 	s.log.Info("admin socket open", "path", path)
 	return nil
@@ -105,8 +115,25 @@ func (s *Supervisor) startPools() {
 	}
 }
 
+// leaveService ends what this process serves itself, and leaves everything else as it is.
+func (s *Supervisor) leaveService() {
+	if s.adminServer != nil {
+		s.adminServer.Leave()
+	}
+	s.admin.end()
+	s.ops.socket.end()
+	if s.server != nil {
+		_ = s.server.Close()
+	}
+	s.sweeps.Wait()
+}
+
 // release gives back what prepare made, and waits for whom it started.
 func (s *Supervisor) release() {
+	if !s.inCharge || s.succeeded { // what there is belongs to the service, which goes on
+		s.leaveService()
+		return
+	}
 	s.admin.end()
 	s.ops.socket.end()
 	if s.server != nil {

@@ -130,7 +130,7 @@ func (s *Supervisor) onPrepared(e preparedEvent) {
 	op.busy = true
 	s.carryOut(op, actions)
 	for _, sl := range op.old.slots() { // those that the rollout believes to be on their way
-		if sl.worker == nil {
+		if sl.worker == nil && !op.succeeds {
 			s.startLater(sl)
 		}
 	}
@@ -148,7 +148,7 @@ func (op *operation) plan(p pair) rollout.Plan {
 		plan.Floor = len(p.old.slots)
 		for _, sl := range p.old.slots {
 			sl.retryAt = 0 // from now on the rollout says what starts
-			plan.Old = append(plan.Old, sl.worker != nil && sl.worker.state == slot.Ready)
+			plan.Old = append(plan.Old, op.succeeds || sl.worker != nil && sl.worker.state == slot.Ready)
 		}
 	}
 	return plan
@@ -166,6 +166,7 @@ func (s *Supervisor) progress(op *operation, a rollout.Action) {
 	if len(op.pairs) > 1 {
 		text = "pool " + pool + ": " + text
 	}
+	s.say(text)
 	s.log.Info("reload", "pool", pool, "phase", a.Phase.String(), "ready", a.Ready, "of", a.Of, "reason", a.Reason)
 	s.emit(admin.Event{Kind: op.purpose.String(), Text: text, Pool: pool, Generation: op.next.number})
 	p := admin.Progress{Time: time.Now(), Phase: a.Phase.String(), Text: text, Ready: a.Ready, Of: a.Of}
@@ -205,6 +206,9 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	default:
 		end.result.Message = fmt.Sprintf("generation %d serves", s.gen.number)
 	}
+	if op.succeeds && !s.inCharge && s.fatal == nil {
+		s.fatal = end.err
+	}
 	s.reloaded(op, outcome, reason)
 	s.lastReload = &admin.Reload{RollbackTo: op.number(), Time: time.Now(), Outcome: outcome.String(), Reason: reason, Took: admin.Duration(took)}
 	if end.err != nil {
@@ -216,7 +220,7 @@ func (s *Supervisor) conclude(outcome rollout.Outcome, reason string, err error)
 	for _, w := range op.waiters {
 		w.end(end)
 	}
-	if s.stopping == stopNot {
+	if s.stopping == stopNot && s.fatal == nil {
 		s.freeModels()
 		s.sweep(used...)
 		s.resume()

@@ -123,6 +123,9 @@ func (s *Supervisor) takeAway(sl *poolSlot, how rollout.Do) bool {
 
 // commit puts the next generation in charge.
 func (s *Supervisor) commit(op *operation) {
+	if op.succeeds && !s.succeed() {
+		return
+	}
 	s.gen = op.next
 	s.keep(op)
 	for _, p := range op.pairs {
@@ -137,6 +140,9 @@ func (s *Supervisor) commit(op *operation) {
 	s.shared.board.Committed().Store(op.next.number)
 	s.shared.board.Taker().Store(op.next.number)
 	s.log.Info(op.purpose.String()+" committed", "generation", op.next.number, "took", (s.now() - op.began).Round(time.Millisecond))
+	if op.succeeds {
+		s.succession()
+	}
 	s.emit(admin.Event{Kind: "commit", Text: fmt.Sprintf("generation %d serves", op.next.number), Generation: op.next.number})
 }
 

@@ -14,6 +14,9 @@ import (
 
 // outcome tells whether the service has ended, and with what.
 func (s *Supervisor) outcome() (done bool, err error) {
+	if s.fatal != nil || s.succeeded { // its workers see it end
+		return true, s.fatal
+	}
 	if len(s.byPID) > 0 {
 		return false, nil
 	}
@@ -116,7 +119,7 @@ func quote(lines []string) string {
 // report tells whoever started the service how it is, and operators once when it
 // serves: when every slot has a ready worker or has lost its first one.
 func (s *Supervisor) report() {
-	if s.stopping != stopNot {
+	if s.stopping != stopNot || !s.inCharge {
 		return
 	}
 	ready, total := 0, 0
@@ -128,6 +131,7 @@ func (s *Supervisor) report() {
 		s.announced = true
 		s.announce(ready)
 		s.status = status
+		s.readyToUpgrade()
 		_ = s.upstream.SendWait("READY=1", status)
 		return
 	}

@@ -43,6 +43,8 @@ func (s *Supervisor) onSignal(sig os.Signal) {
 			return
 		}
 		s.log.Info("log file opened again", "path", s.cfg.Log.File)
+	case syscall.SIGUSR2:
+		s.reload(purpose{upgrade: true}, false, nil)
 	case syscall.SIGTTIN:
 		s.step(1)
 	case syscall.SIGTTOU:
@@ -69,6 +71,9 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 		s.log.Info("stopping", "mode", name, "signal", by.String(), "workers", len(s.byPID))
 	} else {
 		s.log.Info("stopping", "mode", name, "workers", len(s.byPID))
+	}
+	if s.op != nil && s.op.upgrade {
+		s.opts.Main.upgrader.Stop()
 	}
 	if s.op != nil && s.op.rollout == nil {
 		s.conclude(rollout.Stopped, "", nil)

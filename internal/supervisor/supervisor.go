@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -39,16 +40,19 @@ type Supervisor struct {
 	level  slog.LevelVar // of log
 	origin time.Time     // of the durations that package slot counts in
 
-	ctx      context.Context // of everything that the loop starts; ends with the loop
-	shared   shared
-	server   *notify.Server
-	upstream *notify.Client   // of whoever started us: the main process, or a test
-	lifeline [2]int           // workers inherit the reading end; the other is the main process's, if there is one
-	keeper   *keeper          // nil: there is no main process
-	outputs  map[int][2]int   // pipes that are kept, by row
-	records  []keptGeneration // what was kept of generations when this process began
-	outdated []*generation    // that are kept no longer; forget gives them back
-	tookOver bool             // from a supervisor that died
+	ctx       context.Context // of everything that the loop starts; ends with the loop
+	shared    shared
+	server    *notify.Server
+	upstream  *notify.Client   // of whoever started us: the main process, or a test
+	lifeline  [2]int           // workers inherit the reading end; the other is the main process's, if there is one
+	keeper    *keeper          // nil: there is no main process
+	outputs   map[int][2]int   // pipes that are kept, by row
+	records   []keptGeneration // what was kept of generations when this process began
+	outdated  []*generation    // that are kept no longer; forget gives them back
+	tookOver  bool             // from a supervisor that died
+	inCharge  bool             // of the service; a successor is not before its commit
+	fatal     error            // why a successor gives up
+	succeeded bool             // another supervisor is in charge by now
 
 	events    chan event
 	ended     chan struct{}   // closed when the loop has ended, so that nobody waits to tell it something
@@ -82,12 +86,13 @@ type Supervisor struct {
 	status    string   // the last one told upstream
 	last      []string // the last lines of the worker that ended last
 
-	pid        int
-	admin      *background
-	ops        ops
-	history    *admin.Log
-	lastReload *admin.Reload
-	sweeps     sync.WaitGroup // of the cache
+	pid         int
+	admin       *background
+	adminServer *admin.Server
+	ops         ops
+	history     *admin.Log
+	lastReload  *admin.Reload
+	sweeps      sync.WaitGroup // of the cache
 }
 
 type event any
@@ -133,9 +138,13 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	if s.tookOver {
+	switch {
+	case s.opts.Main.succeeds():
+		s.say(fmt.Sprintf("preforkd %s (pid %d) prepares", s.opts.Version, s.pid))
+		s.reload(purpose{succeeds: true}, false, nil)
+	case s.tookOver:
 		s.resumeService()
-	} else {
+	default:
 		s.startPools()
 	}
 	return s.loop(ctx, signals)
@@ -202,6 +211,8 @@ func (s *Supervisor) handle(e event) {
 		s.onTested(e)
 	case watchedEvent:
 		s.onWatched(e)
+	case upgradedEvent:
+		s.onUpgraded(e)
 	case measuredEvent:
 		s.onMeasured(e)
 	}
@@ -267,7 +278,9 @@ func (s *Supervisor) onTimer() {
 		s.sampleAt = now + sampleEvery
 		s.rates.take(now, s.byPID)
 		s.oom.sample()
-		s.shared.board.Heartbeat().Mark()
+		if s.inCharge {
+			s.shared.board.Heartbeat().Mark()
+		}
 		s.checkStuck()
 	}
 }

@@ -19,25 +19,19 @@ import (
 
 // takeOver returns false, and has done nothing, where there is nothing to take over.
 func (s *Supervisor) takeOver() (bool, error) {
-	main := s.opts.Main
-	fd := main.take(ipc.FDBoard)
-	if fd < 0 {
+	if _, kept := s.opts.Main.heldFD(ipc.FDBoard); !kept {
 		return false, nil
 	}
-	board, err := scoreboard.Open(fd)
-	if err != nil {
-		activation.Close(fd)
-		return false, &ipc.Failure{
-			Exit: ipc.ExitUnavailable, What: "take over the service: " + err.Error(), Err: err,
-			Try: "stop the service and start it again",
-		}
+	if err := s.openKeptBoard(); err != nil {
+		return false, err
 	}
-	s.shared = shared{board: board, boardFD: fd}
+	board := s.shared.board
 	if !board.Owner().CompareAndSwap(0, uint64(s.pid)) {
 		return false, &ipc.Failure{
 			Exit: ipc.ExitBug, What: fmt.Sprintf("take over the service: process %d is in charge of it", board.Owner().Load()),
 		}
 	}
+	s.inCharge = true
 	if err := s.restoreKept(); err != nil {
 		return false, err
 	}
@@ -49,14 +43,28 @@ func (s *Supervisor) takeOver() (bool, error) {
 	return true, nil
 }
 
+// openKeptBoard maps the scoreboard that is kept.
+func (s *Supervisor) openKeptBoard() error {
+	fd := s.opts.Main.take(ipc.FDBoard)
+	board, err := scoreboard.Open(fd)
+	if err != nil {
+		activation.Close(fd)
+		return &ipc.Failure{
+			Exit: ipc.ExitUnavailable, What: "take over the service: " + err.Error(), Err: err,
+			Try: "stop the service and start it again",
+		}
+	}
+	s.shared = shared{board: board, boardFD: fd}
+	return nil
+}
+
 // restoreKept makes the generations that were committed. What was being tried is given back.
 func (s *Supervisor) restoreKept() error {
 	committed := s.shared.board.Committed().Load()
 	for i := range s.records {
 		r := &s.records[i]
 		if r.Number > committed {
-			s.keeper.remove(keptName(r.Number))
-			continue
+			continue // it was never in charge; tidy
 		}
 		g, err := s.restore(r, r.Number == committed)
 		if err != nil {
@@ -83,8 +91,8 @@ func (s *Supervisor) settings() (_ *keptGeneration, err error) {
 	if s.records, err = s.opts.Main.records(); err != nil || len(s.records) == 0 {
 		return nil, err
 	}
-	fd, ok := s.opts.Main.held[ipc.FDBoard]
-	if !ok {
+	fd, ok := s.opts.Main.heldFD(ipc.FDBoard)
+	if !ok || s.opts.Main.succeeds() {
 		return nil, nil
 	}
 	board, err := scoreboard.OpenSparse(fd)
@@ -202,7 +210,9 @@ func (p *pool) has(sl *poolSlot) bool { return sl.index < len(p.slots) && p.slot
 func (s *Supervisor) resumeService() {
 	serving := s.adoptWorkers()
 	s.log.Warn("service taken over from a supervisor that died", "generation", s.gen.number, "workers", serving)
+	s.readyToUpgrade()
 	_ = s.upstream.SendWait("READY=1", fmt.Sprintf("STATUS=%d workers taken over", serving))
+	s.tidy()
 	for _, sl := range s.gen.slots() {
 		if sl.worker == nil && (serving == 0 || sl.pool.other) {
 			s.start(sl)
@@ -265,20 +275,32 @@ func (s *Supervisor) awaitMain() {
 // listenNotify makes the socket that workers speak to, or goes on with that of before.
 func (s *Supervisor) listenNotify() (err error) {
 	handle := func(m notify.Message) { s.send(m) }
+	if s.opts.Main.succeeds() { // workers of the predecessor speak to that
+		s.server, err = notify.Listen(handle)
+		return err
+	}
 	if fd := s.opts.Main.take(ipc.KeptNotify); fd >= 0 {
 		s.server, err = notify.ListenFD(fd, handle)
 		return err
 	}
-	if s.server, err = notify.Listen(handle); err != nil || s.keeper == nil {
-		return err
+	if s.server, err = notify.Listen(handle); err == nil {
+		s.keepNotify()
+	}
+	return err
+}
+
+// keepNotify has the main process keep the socket that workers speak to.
+func (s *Supervisor) keepNotify() {
+	if s.keeper == nil {
+		return
 	}
 	fd, err := s.server.Duplicate()
 	if err != nil {
-		return err
+		s.log.Error("notify socket not kept", "err", err)
+		return
 	}
 	s.keeper.store(ipc.KeptNotify, fd)
 	activation.Close(fd)
-	return nil
 }
 
 // keptSocket returns the socket that was kept under name, or makes it and has it kept.

@@ -33,6 +33,7 @@ type service struct {
 	reload  func(context.Context, ReloadRequest, func(Progress)) (ReloadResult, error)
 	scale   func(context.Context, ScaleRequest) (ScaleResult, error)
 	back    func(context.Context, RollbackRequest, func(Progress)) (ReloadResult, error)
+	up      func(context.Context, UpgradeRequest, func(Progress)) (ReloadResult, error)
 	kept    []Generation
 	restart func(context.Context, RestartRequest) (RestartResult, error)
 	models  []Model
@@ -48,6 +49,10 @@ func (s *service) Reload(ctx context.Context, r ReloadRequest, p func(Progress))
 
 func (s *service) Rollback(ctx context.Context, r RollbackRequest, p func(Progress)) (ReloadResult, error) {
 	return s.back(ctx, r, p)
+}
+
+func (s *service) Upgrade(ctx context.Context, r UpgradeRequest, p func(Progress)) (ReloadResult, error) {
+	return s.up(ctx, r, p)
 }
 
 func (s *service) Generations(context.Context) ([]Generation, error) { return s.kept, nil }

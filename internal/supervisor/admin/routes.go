@@ -38,6 +38,7 @@ func (s *Server) routes() http.Handler {
 	table := map[string]route{
 		"/v1/status":    {http.MethodGet, nil, s.status},
 		"/v1/reload":    {http.MethodPost, []string{"dry_run", "no_wait"}, s.reload},
+		upgradePath:     {http.MethodPost, []string{"program", "no_wait"}, s.upgrade},
 		rollbackPath:    {http.MethodPost, []string{"generation", "no_wait"}, s.rollback},
 		generationsPath: {http.MethodGet, nil, s.generations},
 		"/v1/scale":     {http.MethodPost, []string{"workers", "pool", "no_wait"}, s.scale},
@@ -67,7 +68,7 @@ func (c *call) serve(table map[string]route) error {
 	rt, ok := table[path]
 	if !ok {
 		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path),
-			"use one of /v1/status, /v1/reload, "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
+			"use one of /v1/status, /v1/reload, "+upgradePath+", "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
 	}
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"preforkd/internal/ipc"
@@ -29,6 +30,8 @@ type Service interface {
 	// any goroutine, but not after it has returned. A caller who goes away ends ctx; the
 	// service decides what that means.
 	Reload(ctx context.Context, r ReloadRequest, progress func(Progress)) (ReloadResult, error)
+	// Upgrade replaces the supervisor's program; all else is as for Reload.
+	Upgrade(ctx context.Context, r UpgradeRequest, progress func(Progress)) (ReloadResult, error)
 	// Rollback returns to an earlier generation; all else is as for Reload.
 	Rollback(ctx context.Context, r RollbackRequest, progress func(Progress)) (ReloadResult, error)
 	// Generations returns the latest that were committed, the one in charge first.
@@ -71,6 +74,7 @@ type Server struct {
 	http    *http.Server
 	write   time.Duration  // writeLimit, shorter in tests
 	open    sync.WaitGroup // connections
+	left    atomic.Bool    // the socket goes on without this server
 }
 
 // Bind makes the admin socket at path, in a directory that is made if it is not there. A
@@ -169,6 +173,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	return nil
 }
 
+// Leave leaves the socket's file to another server of the same socket.
+func (s *Server) Leave() { s.left.Store(true) }
+
 // Close closes a server that was not served.
 func (s *Server) Close() {
 	s.remove()
@@ -177,7 +184,7 @@ func (s *Server) Close() {
 
 // remove removes the socket's file.
 func (s *Server) remove() {
-	if s.socket != nil {
+	if s.socket != nil && !s.left.Load() {
 		_ = s.socket.Close()
 		s.socket = nil
 	}

@@ -1,0 +1,295 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"preforkd/internal/load"
+	"preforkd/internal/testkit"
+)
+
+// programOf returns the path of the program that pid runs.
+func programOf(t *testing.T, pid int) string {
+	t.Helper()
+	path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// installation is a directory with the programs of a package.
+func installation(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	install(t, dir)
+	return dir
+}
+
+// TestUpgrade goes from program to program, and nobody notices.
+func TestUpgrade(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			const conns = 16
+			listen, path := "127.0.0.1:0", filepath.Join(t.TempDir(), "http.sock")
+			if network == "unix" {
+				listen = "unix:" + path
+			}
+			s, socket := reloadable(t, testkit.Options{Listen: []string{listen}})
+			address := strings.TrimPrefix(s.URL, "http://")
+			if network == "unix" {
+				address = "unix:" + path
+			}
+			g, end := stormAt(t, address, load.Options{Conns: conns, Keepalive: true})
+			_, endFresh := stormAt(t, address, load.Options{Conns: 4, Think: 5 * time.Millisecond})
+			dirs := []string{installation(t), installation(t)}
+			for i := range times(3, 20) {
+				answers(t, g, 100)
+				dir, before := dirs[i%2], s.Supervisor()
+				must(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, fmt.Sprintf("generation %d serves", i+2))
+				testkit.Gone(t, before)
+				if got := programOf(t, s.Supervisor()); got != filepath.Join(dir, "preforkd") {
+					t.Errorf("%s runs", got)
+				}
+				for _, pid := range s.Workers() {
+					if got := programOf(t, pid); got != filepath.Join(dir, "preforkd-worker") {
+						t.Errorf("worker %s runs", got)
+					}
+				}
+				if st := status1(t, socket); st.PID != s.PID || st.Generation != uint64(i+2) {
+					t.Errorf("%+v", st)
+				}
+			}
+			answers(t, g, 100)
+			untouched(t, end(), conns)
+			if r := endFresh(); r.Failures.Total() > 0 {
+				t.Errorf("new connections: %v", r.Failures)
+			}
+		})
+	}
+}
+
+// script writes a program that upgrade can find.
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "preforkd")
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestUpgradeToNothing: programs that are none leave everything as it was, and say what is
+// wrong.
+func TestUpgradeToNothing(t *testing.T) {
+	const conns = 16
+	s, socket := reloadable(t, testkit.Options{})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	whole, err := os.ReadFile(filepath.Join(testkit.Programs(t), "preforkd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := script(t, "#!/bin/sh\n")
+	if err := os.Chmod(plain, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := fmt.Sprint(s.Supervisor(), s.Workers())
+	for _, c := range []struct {
+		name, path string
+		exit       int
+		want       []string
+	}{
+		{"missing", filepath.Join(t.TempDir(), "preforkd"), 69, []string{"no such file", "the old one serves"}},
+		{"not executable", plain, 69, []string{"permission denied"}},
+		{"a directory", t.TempDir(), 69, []string{"is a directory"}},
+		{"exits", script(t, "#!/bin/sh\necho out of order >&2\nexit 7\n"), 4, []string{"upgrade taken back", "out of order", "the old program serves"}},
+		{"exits well", script(t, "#!/bin/sh\nexit 0\n"), 4, []string{"upgrade taken back", "exited"}},
+		{"truncated", script(t, string(whole[:len(whole)/2])), 4, []string{"upgrade taken back"}},
+		{"no program", script(t, "\x7fELF and nothing more"), 4, []string{"upgrade taken back", "exec format error"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ends(t, socket, []string{"upgrade", c.path}, c.exit, c.want...)
+			answers(t, g, 100)
+		})
+	}
+	if after := fmt.Sprint(s.Supervisor(), s.Workers()); after != before {
+		t.Errorf("%s, before %s", after, before)
+	}
+	untouched(t, end(), conns)
+}
+
+// TestUpgradeHangs: a program that does nothing is given up.
+func TestUpgradeHangs(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{})
+	ends(t, socket, []string{"upgrade", script(t, "#!/bin/sh\nexec sleep 1000\n")}, 4, "it said nothing", "the old program serves")
+	for _, pid := range testkit.Children(t, s.PID) {
+		if path := programOf(t, pid); strings.Contains(path, "sleep") {
+			t.Errorf("%s is left behind", path)
+		}
+	}
+}
+
+// TestUpgradeTakenBack: what the new program's workers cannot do is why it is taken back; its
+// generation, its workers and what it had kept are gone.
+func TestUpgradeTakenBack(t *testing.T) {
+	const conns = 16
+	models := copyModels(t)
+	s, socket := reloadable(t, testkit.Options{Models: models, Cache: t.TempDir()})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	held := testkit.Descriptors(t, s.Main)
+	dir := installation(t)
+	good := filepath.Join(models, "digits/1/model.onnx")
+	model, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range times(2, 20) {
+		write(t, good, "garbage")
+		before := s.Supervisor()
+		ends(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, 4, "upgrade taken back", "model.onnx", "no ONNX model")
+		answers(t, g, 100)
+		if s.Supervisor() != before {
+			t.Error("another supervisor is in charge")
+		}
+		kill(t, s.Workers()[0], syscall.SIGKILL) // its replacement is of the generation that serves
+		if err := testkit.Await(func() bool {
+			st := status1(t, socket)
+			for _, sl := range st.Pools[0].Slots {
+				if sl.State != "ready" || sl.Generation != st.Generation {
+					return false
+				}
+			}
+			return len(st.Pools[0].Slots) == 2
+		}); err != nil {
+			t.Fatalf("%+v", status1(t, socket).Pools)
+		}
+	}
+	if now := testkit.Descriptors(t, s.Main); now > held+2 { // a row's pipe may be new
+		t.Errorf("the main process holds %d descriptors, before %d", now, held)
+	}
+	write(t, good, string(model))
+	must(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, "serves")
+	answers(t, g, 100)
+	r := end()
+	if n := r.Failures.Total(); n > uint64(conns)*uint64(times(2, 20)) {
+		t.Errorf("%v", r.Failures)
+	}
+}
+
+// TestUpgradeWhileRequestsDrain: the former program leaves at once, and the next upgrade
+// need not wait for what its workers have begun.
+func TestUpgradeWhileRequestsDrain(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{})
+	dirs := []string{installation(t), installation(t)}
+	done := inFlight(t, s, 2, 20000)
+	for i, dir := range dirs {
+		must(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, fmt.Sprintf("generation %d serves", i+2))
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Errorf("lost: %v", err)
+		}
+	}
+	s.Supervisor()
+}
+
+// TestUpgradeBySignal takes what lies at the path by which the service was started, by name:
+// a link that leads elsewhere by now.
+func TestUpgradeBySignal(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "current")
+	dirs := []string{installation(t), installation(t)}
+	if err := os.Symlink(dirs[0], link); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	cmd := testkit.Options{Admin: socket, Set: quickReload}.Command(t)
+	cmd.Path = filepath.Join(link, "preforkd")
+	cmd.Args[0] = cmd.Path
+	s := testkit.LaunchCommand(t, cmd)
+	s.Await("READY=1")
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(dirs[1], link); err != nil {
+		t.Fatal(err)
+	}
+	old := s.Supervisor()
+	s.Signal(syscall.SIGUSR2)
+	testkit.Gone(t, old)
+	if got := programOf(t, s.Supervisor()); got != filepath.Join(dirs[1], "preforkd") {
+		t.Errorf("%s runs", got)
+	}
+}
+
+// TestSupervisorsKilledInUpgrade: whoever dies when, one supervisor is in charge afterwards,
+// and nobody has noticed.
+func TestSupervisorsKilledInUpgrade(t *testing.T) {
+	const conns = 16
+	s, socket := reloadable(t, testkit.Options{Config: "reload: {bake: 50ms, trial: 50ms}\n"})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	dir := installation(t)
+	for i := range times(6, 60) {
+		answers(t, g, 100)
+		old := s.Supervisor()
+		ended := make(chan struct{})
+		go func() { // whatever its end: who answers it may have been killed
+			defer close(ended)
+			_, _ = command(t, socket, "upgrade", filepath.Join(dir, "preforkd"))
+		}()
+		wait := time.Duration(rand.IntN(350)) * time.Millisecond // the moment is what is tested
+		time.Sleep(wait)
+		victim := old
+		if i%2 == 1 {
+			for _, pid := range testkit.Children(t, old) {
+				if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && string(comm) == "preforkd\n" {
+					victim = pid
+				}
+			}
+		}
+		if syscall.Kill(victim, syscall.SIGKILL) != nil {
+			t.Logf("%d had gone after %v", victim, wait)
+		}
+		<-ended
+		if err := testkit.Await(func() bool {
+			st, pid := status1(t, socket), s.Supervisor()
+			for _, sl := range st.Pools[0].Slots {
+				if sl.State != "ready" || sl.Generation != st.Generation {
+					return false
+				}
+			}
+			return st.PID == pid && len(st.Pools[0].Slots) == 2
+		}); err != nil {
+			t.Fatalf("after %v: %+v", wait, status1(t, socket))
+		}
+	}
+	answers(t, g, 100)
+	untouched(t, end(), conns)
+}
+
+// TestStopInUpgrade: the new program ends with the old one.
+func TestStopInUpgrade(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{Config: "reload: {bake: 20s}\n"})
+	dir := installation(t)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if out, code := command(t, socket, "upgrade", filepath.Join(dir, "preforkd")); code != 69 || !strings.Contains(out, "stopped") {
+			t.Errorf("%d: %s", code, out)
+		}
+	}()
+	old := s.Supervisor()
+	if err := testkit.Await(func() bool { return len(testkit.Children(t, old)) > 2 }); err != nil {
+		t.Fatal(err)
+	}
+	s.Signal(syscall.SIGTERM)
+	if status := s.Wait(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	<-ended
+}
