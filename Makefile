@@ -10,7 +10,7 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine test e2e soak fuzz bench bench-reload bench-picture bench-operate lint fmt clean
+.PHONY: help run build engine test e2e test-upgrade soak fuzz bench bench-reload bench-picture bench-operate bench-upgrade lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ test: build lint ## everything that CI runs: lint, unit tests with the race dete
 e2e: build ## only the tests with real processes
 	$(GO) test -race -count=1 -timeout 30m -v ./e2e/...
 
+test-upgrade: build ## upgrade from the programs of the commit before, and back, under load
+	@scripts/before.sh "$(CURDIR)/.cache/before" || { test $$? -eq 3 && exit 0; exit 1; }; \
+	ln -sf "$$(readlink -f bin/libonnxruntime.so.1)" .cache/before/libonnxruntime.so.1; \
+	PREFORKD_BEFORE="$(CURDIR)/.cache/before" $(GO) test -race -count=1 -v -run TestUpgradeFromBefore ./e2e/
+
 soak: build ## long fault storms: the same tests with full counts (needs ulimit -Hn 2200)
 	PREFORKD_SOAK=1 $(GO) test -race -count=1 -timeout 180m -v ./e2e/...
 
@@ -51,6 +56,9 @@ bench-reload: build ## measure reloads against peers, and what they cost, about 
 
 bench-operate: build ## measure what operators do between reloads, about 8 minutes
 	$(GO) run ./bench --only operate $(BENCHFLAGS)
+
+bench-upgrade: build ## measure upgrades and deaths of the supervisor, about 3 minutes
+	$(GO) run ./bench --only upgrade $(BENCHFLAGS)
 
 bench-picture: build ## draw docs/img/reload.svg again, about 3 minutes
 	$(GO) run ./bench --only reload-slow --rounds 1 --picture docs/img/reload.svg $(BENCHFLAGS)

@@ -27,6 +27,7 @@ func init() { // not a literal: runners print the names of all
 		{"operate-death", "a model that dies on one request: deaths until its quarantine, and who notices", true, operateDeath},
 		{"operate-rollback", "time of a rollback against that of a reload", true, operateRollback},
 		{"operate-others", "uvicorn and node under preforkd, and under gunicorn and pm2: who notices reloads", true, operateOthers},
+		{"upgrade", "upgrades, bad programs and deaths of the supervisor under load: who notices", true, upgradeAll},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

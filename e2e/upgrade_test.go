@@ -32,6 +32,15 @@ func installation(t *testing.T) string {
 	return dir
 }
 
+// upgradeTo goes on with the programs in dir, and returns when those before have left.
+func upgradeTo(t *testing.T, s *testkit.Service, socket, dir string, args ...string) {
+	t.Helper()
+	before := s.Supervisor()
+	must(t, socket, append([]string{"upgrade", filepath.Join(dir, "preforkd")}, args...), "serves")
+	testkit.Gone(t, before)
+	s.Supervisor()
+}
+
 // TestUpgrade goes from program to program, and nobody notices.
 func TestUpgrade(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
@@ -60,6 +69,15 @@ func TestUpgrade(t *testing.T) {
 				for _, pid := range s.Workers() {
 					if got := programOf(t, pid); got != filepath.Join(dir, "preforkd-worker") {
 						t.Errorf("worker %s runs", got)
+					}
+					environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, foreign := range []string{"TABLEFLIP_", "WATCHDOG_PID=", "PREFORKD_VAULT=", "PREFORKD_PROGRAM="} {
+						if strings.Contains(string(environ), "\x00"+foreign) {
+							t.Errorf("a worker inherits %s", foreign)
+						}
 					}
 				}
 				if st := status1(t, socket); st.PID != s.PID || st.Generation != uint64(i+2) {
@@ -189,7 +207,10 @@ func TestUpgradeWhileRequestsDrain(t *testing.T) {
 	dirs := []string{installation(t), installation(t)}
 	done := inFlight(t, s, 2, 20000)
 	for i, dir := range dirs {
-		must(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, fmt.Sprintf("generation %d serves", i+2))
+		upgradeTo(t, s, socket, dir)
+		if st := status1(t, socket); st.Generation != uint64(i+2) {
+			t.Errorf("generation %d", st.Generation)
+		}
 	}
 	for range 2 {
 		if err := <-done; err != nil {
@@ -292,4 +313,95 @@ func TestStopInUpgrade(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	<-ended
+}
+
+// TestUpgradeFromBefore goes from the programs of an earlier commit to these, and back.
+func TestUpgradeFromBefore(t *testing.T) {
+	before := os.Getenv("PREFORKD_BEFORE")
+	if before == "" {
+		t.Skip("PREFORKD_BEFORE names no directory with the programs of an earlier commit; make test-upgrade builds them")
+	}
+	const conns = 16
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	cmd := testkit.Options{Admin: socket, Set: quickReload}.Command(t)
+	cmd.Path = filepath.Join(before, "preforkd")
+	cmd.Args[0] = cmd.Path
+	s := testkit.LaunchCommand(t, cmd)
+	s.Await("READY=1")
+	g, end := stormAt(t, status1(t, socket).Listen[0], load.Options{Conns: conns, Keepalive: true})
+	for range times(2, 20) {
+		for _, dir := range []string{installation(t), before} {
+			answers(t, g, 100)
+			upgradeTo(t, s, socket, dir)
+			if got := programOf(t, s.Supervisor()); got != filepath.Join(dir, "preforkd") {
+				t.Errorf("%s runs", got)
+			}
+		}
+	}
+	answers(t, g, 100)
+	untouched(t, end(), conns)
+}
+
+// TestUpgradeThatKeepsDying: a program that was ready and then dies again and again is given
+// up for the one before it, and for its generation.
+func TestUpgradeThatKeepsDying(t *testing.T) {
+	const conns = 16
+	s, socket := reloadable(t, testkit.Options{})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	first := programOf(t, s.Supervisor())
+	dir := installation(t)
+	upgradeTo(t, s, socket, dir)
+	for range 3 {
+		old := s.Supervisor()
+		if got := programOf(t, old); got != filepath.Join(dir, "preforkd") {
+			t.Fatalf("%s runs", got)
+		}
+		kill(t, old, syscall.SIGKILL)
+		if err := testkit.Await(func() bool { return s.Supervisor() != old && status1(t, socket).PID != old }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := programOf(t, s.Supervisor()); got != first {
+		t.Errorf("%s runs, not %s", got, first)
+	}
+	if err := testkit.Await(func() bool {
+		for _, pid := range s.Workers() {
+			if path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || strings.HasPrefix(path, dir) {
+				return false
+			}
+		}
+		return status1(t, socket).RolledBackTo == 1
+	}); err != nil {
+		t.Errorf("%+v", status1(t, socket))
+	}
+	answers(t, g, 100)
+	untouched(t, end(), conns)
+}
+
+// TestUpgradeWithEnvironment: a program keeps the service's, unless the command gives its own.
+func TestUpgradeWithEnvironment(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{Env: []string{"COLOUR=red"}})
+	dir := installation(t)
+	colour := func() string {
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", s.Workers()[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for e := range strings.SplitSeq(string(environ), "\x00") {
+			if value, ok := strings.CutPrefix(e, "COLOUR="); ok {
+				return value
+			}
+		}
+		return ""
+	}
+	t.Setenv("COLOUR", "green")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{{nil, "red"}, {[]string{"--env"}, "green"}, {nil, "green"}} {
+		upgradeTo(t, s, socket, dir, c.args...)
+		if got := colour(); got != c.want {
+			t.Errorf("upgrade %v: %q, want %q", c.args, got, c.want)
+		}
+	}
 }

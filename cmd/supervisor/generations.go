@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
@@ -65,12 +66,16 @@ func upgradeCommand(out, errOut io.Writer) *cli.Command {
 	return &cli.Command{
 		Name: "upgrade", Usage: "replace the program as well: go on with the one at PATH, or with what lies where the service was started from",
 		ArgsUsage: "[PATH]", OnUsageError: usageError,
-		Flags: adminFlags(jsonFlag(), &cli.BoolFlag{Name: "no-wait", Usage: "exit with 75 when another operation is under way"}),
+		Flags: adminFlags(jsonFlag(), &cli.BoolFlag{Name: "no-wait", Usage: "exit with 75 when another operation is under way"},
+			&cli.BoolFlag{Name: "env", Usage: "with the environment of this command; without it the service keeps its own"}),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 1 {
 				return &ipc.Failure{Exit: ipc.ExitUsage, What: fmt.Sprintf("upgrade takes one program, not %d arguments", c.NArg()), Try: "preforkd upgrade, or preforkd upgrade /usr/bin/preforkd"}
 			}
 			req := admin.UpgradeRequest{NoWait: c.Bool("no-wait"), Program: c.Args().First()}
+			if c.Bool("env") {
+				req.Environ = os.Environ()
+			}
 			if req.Program != "" {
 				var err error
 				if req.Program, err = filepath.Abs(req.Program); err != nil {

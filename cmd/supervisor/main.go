@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -61,8 +63,11 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			eventsCommand(out),
 			configCommand(out),
 			{
-				Name: "version", Usage: "print the version", OnUsageError: usageError,
-				Action: func(*cli.Context) error {
+				Name: "version", Usage: "print the version", OnUsageError: usageError, Flags: []cli.Flag{jsonFlag()},
+				Action: func(c *cli.Context) error {
+					if c.Bool("json") {
+						return json.NewEncoder(out).Encode(builtFrom())
+					}
 					_, err := fmt.Fprintln(out, "preforkd", programVersion())
 					return err
 				},
@@ -130,6 +135,30 @@ func programVersion() string {
 		return info.Main.Version
 	}
 	return "dev"
+}
+
+// build is what this program was built from.
+type build struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"` // of the source
+	Modified bool   `json:"modified,omitempty"` // the source was not as that
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func builtFrom() build {
+	b := build{Version: programVersion(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				b.Revision = s.Value
+			case "vcs.modified":
+				b.Modified = s.Value == "true"
+			}
+		}
+	}
+	return b
 }
 
 func serveCommand(out io.Writer) *cli.Command {

@@ -38,10 +38,13 @@ type Anchor struct {
 	events   chan any
 	ended    chan struct{}
 
-	child    *child // the supervisor; nil: none runs
-	binary   int    // descriptor of the program that was ready last; -1: none yet
-	ready    bool   // some supervisor has been ready
+	child    *child  // the supervisor; nil: none runs
+	binary   int     // descriptor of the program that was ready last; -1: none yet
+	former   program // the one before it
+	ready    bool    // some supervisor has been ready
 	stopping bool
+	current  string           // path of the program that was ready last
+	fallen   bool             // the next supervisor shall return to the generation before
 	started  time.Time        // of the latest supervisor
 	quick    int              // how many supervisors died young, in a row
 	retry    <-chan time.Time // to start the next one
@@ -53,7 +56,7 @@ type Anchor struct {
 // leave with. An error says why it could not begin.
 func Run(o Options) (status int, err error) {
 	a := &Anchor{
-		opts: o, log: o.Log, lifeline: [2]int{-1, -1}, binary: -1,
+		opts: o, log: o.Log, lifeline: [2]int{-1, -1}, binary: -1, former: program{fd: -1},
 		events: make(chan any, 16), ended: make(chan struct{}), vault: vault{held: map[string]int{}},
 	}
 	signals := make(chan os.Signal, 32)
@@ -120,7 +123,7 @@ func (a *Anchor) release() {
 	_ = a.upstream.Close()
 	a.pulse.close()
 	a.vault.clear()
-	for _, fd := range []int{a.lifeline[0], a.lifeline[1], a.binary} {
+	for _, fd := range []int{a.lifeline[0], a.lifeline[1], a.binary, a.former.fd} {
 		activation.Close(fd)
 	}
 }
@@ -266,8 +269,17 @@ func (a *Anchor) onReady() {
 		a.log.Warn("program of the supervisor not held", "err", err)
 		return
 	}
-	activation.Close(a.binary)
-	a.binary = fd
+	switch {
+	case a.binary < 0:
+		a.binary = fd
+	case sameFile(a.binary, fd):
+		activation.Close(fd)
+	default: // an upgrade
+		activation.Close(a.former.fd)
+		a.former = program{fd: a.binary, path: a.current}
+		a.binary = fd
+	}
+	a.current = a.opts.Program
 	a.pulse.open(&a.vault, a.log)
 }
 
@@ -306,10 +318,34 @@ func (a *Anchor) onDied() (status int, done bool) {
 		wait = min(time.Second<<min(a.quick-1, 10), maxRetry)
 	}
 	a.quick++
+	a.giveUpNewer()
 	a.log.Error("supervisor died; the workers serve on", "pid", gone.pid, "exit", describe(end), "next", wait)
 	_ = a.upstream.SendWait("STATUS=supervisor died (" + describe(end) + "), starting another; the workers serve on")
 	a.retry = time.After(wait)
 	return 0, false
+}
+
+// program is one that was ready, and its path as the operator means it.
+type program struct {
+	fd   int // -1: none
+	path string
+}
+
+// tooQuick is how many deaths within young, in a row, a program may have before the one
+// before it is started instead.
+const tooQuick = 3
+
+// giveUpNewer goes back to the program before, when the one in charge keeps dying. There is
+// no third one to go back to.
+func (a *Anchor) giveUpNewer() {
+	if a.quick < tooQuick || a.former.fd < 0 {
+		return
+	}
+	a.log.Error("supervisor keeps dying; going on with the program before it", "program", a.opts.Program, "before", a.former.path)
+	activation.Close(a.binary)
+	a.binary, a.opts.Program, a.quick = a.former.fd, a.former.path, 1
+	a.former = program{fd: -1}
+	a.fallen = true
 }
 
 // drainMessages returns when everything that was sent by now has been handled.

@@ -47,7 +47,7 @@ func (a *Anchor) start() error {
 	}
 	pidfd := -1
 	pid, err := syscall.ForkExec(path, append([]string{a.opts.Program}, a.opts.Args...), &syscall.ProcAttr{
-		Dir: dir, Env: environment(a.opts.Program, channel), Files: files,
+		Dir: dir, Env: a.environment(channel), Files: files,
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	})
 	if err != nil {
@@ -65,6 +65,9 @@ func leadsTo(path string, fd int) bool {
 	var named, held unix.Stat_t
 	return unix.Stat(path, &named) == nil && unix.Fstat(fd, &held) == nil && named.Dev == held.Dev && named.Ino == held.Ino
 }
+
+// sameFile tells whether two descriptors are of one file.
+func sameFile(a, b int) bool { return leadsTo(fmt.Sprintf("/proc/self/fd/%d", a), b) }
 
 // follow takes pid, which a supervisor has started and which has put itself in charge, for
 // the supervisor. It is a grandchild until the former one has left.
@@ -120,17 +123,21 @@ func awaitEnd(pidfd int) {
 }
 
 // environment is what supervisors get: ours, without what speaks to this process.
-func environment(program, channel string) []string {
+func (a *Anchor) environment(channel string) []string {
 	var env []string
 	for _, e := range os.Environ() {
 		key, _, _ := strings.Cut(e, "=")
 		switch key {
-		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", ipc.EnvVault, ipc.EnvProgram:
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", ipc.EnvVault, ipc.EnvProgram, ipc.EnvFallen:
 		default:
 			env = append(env, e)
 		}
 	}
-	return append(env, ipc.EnvVault+"="+channel, ipc.EnvProgram+"="+program)
+	if a.fallen {
+		a.fallen = false
+		env = append(env, ipc.EnvFallen+"=1")
+	}
+	return append(env, ipc.EnvVault+"="+channel, ipc.EnvProgram+"="+a.opts.Program)
 }
 
 // signal sends sig to the process, and to no later one of its number.

@@ -19,6 +19,9 @@ const (
 	EnvVault = "PREFORKD_VAULT"
 	// EnvProgram is, for a supervisor, the path of its program as the operator means it.
 	EnvProgram = "PREFORKD_PROGRAM"
+	// EnvFallen, if set, tells a supervisor that takes a service over to return to the
+	// generation before: the program of the one in charge keeps dying.
+	EnvFallen = "PREFORKD_FALLEN"
 	// EnvHeld, if set, tells a worker not to accept before ControlAccept.
 	EnvHeld = "PREFORKD_HELD"
 )

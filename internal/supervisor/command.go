@@ -43,7 +43,7 @@ func workerCommand(key string, setting []string) (path string, command []string,
 func inheritable() (env []string) {
 	for _, e := range os.Environ() {
 		key, _, _ := strings.Cut(e, "=")
-		if strings.HasPrefix(key, "LISTEN_") || strings.HasPrefix(key, "WATCHDOG_") || key == "NOTIFY_SOCKET" {
+		if strings.HasPrefix(key, "LISTEN_") || strings.HasPrefix(key, "WATCHDOG_") || key == "NOTIFY_SOCKET" || key == ipc.EnvProgram {
 			continue
 		}
 		env = append(env, e)

@@ -21,13 +21,15 @@ type Main struct {
 	client   *notify.Client
 	held     map[string]int // what it kept when this process began, by name; ours
 	program  string         // path of this program, as the operator means it
+	fallen   bool           // the program before this one is back: so shall be its generation
 	upgrader *upgrade.Upgrader
 }
 
 // FindMain returns the connection that this process has inherited, nil if it has not been
 // started by a main process. What that keeps is fetched.
 func FindMain() (*Main, error) {
-	m := &Main{program: os.Getenv(ipc.EnvProgram)}
+	m := &Main{program: os.Getenv(ipc.EnvProgram), fallen: os.Getenv(ipc.EnvFallen) != ""}
+	os.Unsetenv(ipc.EnvFallen)
 	upgrader, err := upgrade.New()
 	if err != nil {
 		return nil, err

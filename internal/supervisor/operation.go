@@ -32,6 +32,7 @@ type purpose struct {
 
 	upgrade  bool   // this program is replaced
 	program  string // by which; empty: what lies at its path
+	environ  string // its environment, each variable ending with a NUL; empty: ours
 	succeeds bool   // the same, in the new program
 }
 

@@ -218,7 +218,10 @@ func (s *Supervisor) resumeService() {
 			s.start(sl)
 		}
 	}
-	if serving > 0 {
+	switch {
+	case s.opts.Main.fallen && len(s.kept) > 1:
+		s.reload(purpose{back: true, to: s.kept[len(s.kept)-2].gen.number}, false, nil)
+	case serving > 0:
 		s.reload(purpose{takeover: true}, false, nil)
 	}
 }

@@ -32,7 +32,15 @@ type upgradedEvent struct {
 
 // Upgrade replaces this program and waits for the end.
 func (v service) Upgrade(ctx context.Context, r admin.UpgradeRequest, progress func(admin.Progress)) (admin.ReloadResult, error) {
-	return v.reload(ctx, purpose{upgrade: true, program: r.Program}, r.NoWait, progress)
+	return v.reload(ctx, purpose{upgrade: true, program: r.Program, environ: packed(r.Environ)}, r.NoWait, progress)
+}
+
+// packed returns an environment as one text.
+func packed(environ []string) (text string) {
+	for _, e := range environ {
+		text += e + "\x00"
+	}
+	return text
 }
 
 // beginUpgrade starts the successor.
@@ -47,6 +55,9 @@ func (s *Supervisor) beginUpgrade(op *operation) {
 	s.emit(admin.Event{Kind: "upgrade", Text: "begins: " + path, Generation: s.gen.number})
 	order := upgrade.Order{
 		Program: path, Env: map[string]string{ipc.EnvProgram: path}, Hello: helloLimit, Limit: s.upgradeLimit(),
+	}
+	if op.environ != "" {
+		order.Environ = strings.Split(strings.TrimSuffix(op.environ, "\x00"), "\x00")
 	}
 	go func() { // ends with its event
 		said := tail{}

@@ -112,12 +112,12 @@ func (c *Client) Stop(ctx context.Context, quick bool) error {
 // Reload reloads and calls progress with each line. Where the command's exit status is
 // not 0, the error is its Failure, and the result is there as well if there was one.
 func (c *Client) Reload(ctx context.Context, req ReloadRequest, progress func(Progress)) (ReloadResult, error) {
-	return c.transaction(ctx, "/v1/reload", flags(map[string]bool{"dry_run": req.DryRun, "no_wait": req.NoWait}), progress)
+	return c.transaction(ctx, "/v1/reload", flags(map[string]bool{"dry_run": req.DryRun, "no_wait": req.NoWait}), nil, progress)
 }
 
 // transaction asks for a reload or a rollback and reads its lines.
-func (c *Client) transaction(ctx context.Context, path string, query url.Values, progress func(Progress)) (ReloadResult, error) {
-	body, err := c.do(ctx, http.MethodPost, path, query)
+func (c *Client) transaction(ctx context.Context, path string, query url.Values, send io.Reader, progress func(Progress)) (ReloadResult, error) {
+	body, err := c.doWith(ctx, http.MethodPost, path, query, send)
 	if err != nil {
 		return ReloadResult{}, err
 	}
@@ -225,7 +225,12 @@ func (c *Client) read(ctx context.Context, body io.Reader, into any) error {
 
 // do sends a request and returns the body of its answer, or its failure.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://preforkd"+path+"?"+query.Encode(), nil)
+	return c.doWith(ctx, method, path, query, nil)
+}
+
+// doWith is do with a body.
+func (c *Client) doWith(ctx context.Context, method, path string, query url.Values, body io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://preforkd"+path+"?"+query.Encode(), body)
 	if err != nil {
 		return nil, err
 	}

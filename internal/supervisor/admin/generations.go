@@ -80,7 +80,7 @@ func (c *Client) Rollback(ctx context.Context, req RollbackRequest, progress fun
 	if req.Generation > 0 {
 		query.Set("generation", strconv.FormatUint(req.Generation, 10))
 	}
-	return c.transaction(ctx, rollbackPath, query, progress)
+	return c.transaction(ctx, rollbackPath, query, nil, progress)
 }
 
 // Generations returns the latest that were committed, the one in charge first.

@@ -38,7 +38,7 @@ func (s *Server) routes() http.Handler {
 	table := map[string]route{
 		"/v1/status":    {http.MethodGet, nil, s.status},
 		"/v1/reload":    {http.MethodPost, []string{"dry_run", "no_wait"}, s.reload},
-		upgradePath:     {http.MethodPost, []string{"program", "no_wait"}, s.upgrade},
+		upgradePath:     {http.MethodPost, []string{"program", "no_wait", "env"}, s.upgrade},
 		rollbackPath:    {http.MethodPost, []string{"generation", "no_wait"}, s.rollback},
 		generationsPath: {http.MethodGet, nil, s.generations},
 		"/v1/scale":     {http.MethodPost, []string{"workers", "pool", "no_wait"}, s.scale},
@@ -73,7 +73,7 @@ func (c *call) serve(table map[string]route) error {
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)
 	}
-	if c.r.ContentLength != 0 { // nothing here reads a body, and an unread one hides that its sender has gone
+	if c.r.ContentLength != 0 && !(c.r.URL.Path == upgradePath && c.r.URL.Query().Has("env")) { // nothing else here reads a body, and an unread one hides that its sender has gone
 		c.w.Header().Set("Connection", "close")
 		_ = c.control.SetReadDeadline(time.Now().Add(headerLimit))
 		return usage(c.r.URL.Path+": a request has no body", "write what you want into the query")

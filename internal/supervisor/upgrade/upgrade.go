@@ -104,7 +104,8 @@ func Restore(fd int) error { return unix.Dup3(fd, 2, 0) }
 // Order is one upgrade.
 type Order struct {
 	Program string            // absolute path
-	Env     map[string]string // variables that the successor has in place of ours
+	Environ []string          // of the successor; nil: ours
+	Env     map[string]string // variables that it has beside, or in place of those
 	Line    func(line string) // called for each line that it writes to standard error
 	Hello   time.Duration     // how long it may take to write the first one
 	Limit   time.Duration     // how long it may take to be ready
@@ -161,25 +162,17 @@ func (u *Upgrader) Upgrade(o Order) error {
 // start calls tableflip, which reads os.Args, os.Stderr and the environment.
 func (u *Upgrader) start(o Order, stderr *os.File) error {
 	name, old := os.Args[0], os.Stderr
-	before := map[string]*string{}
+	before := os.Environ()
+	if o.Environ != nil {
+		setEnviron(o.Environ)
+	}
 	for k, v := range o.Env {
-		if value, ok := os.LookupEnv(k); ok {
-			before[k] = &value
-		} else {
-			before[k] = nil
-		}
 		os.Setenv(k, v)
 	}
 	os.Args[0], os.Stderr = o.Program, stderr
 	defer func() {
 		os.Args[0], os.Stderr = name, old
-		for k, v := range before {
-			if v == nil {
-				os.Unsetenv(k)
-			} else {
-				os.Setenv(k, *v)
-			}
-		}
+		setEnviron(before)
 		stderr.Close()
 	}()
 	for deadline := time.Now().Add(chainLimit); ; time.Sleep(10 * time.Millisecond) {
@@ -187,6 +180,16 @@ func (u *Upgrader) start(o Order, stderr *os.File) error {
 		// The predecessor of this process leaves once it knows that this one is in charge.
 		if err == nil || err.Error() != "parent hasn't exited" || time.Now().After(deadline) {
 			return err
+		}
+	}
+}
+
+// setEnviron makes environ this process's.
+func setEnviron(environ []string) {
+	os.Clearenv()
+	for _, e := range environ {
+		if k, v, ok := strings.Cut(e, "="); ok {
+			_ = os.Setenv(k, v) // what the kernel would not take is not there
 		}
 	}
 }
