@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -150,7 +149,7 @@ func (s *stage) upgrade(ctx context.Context, path string, exit int) (string, err
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("exit %d in %.2f s", got, time.Since(begun).Seconds()), s.settled(ctx, 0)
+	return fmt.Sprintf("exit %d in %.2f s", got, time.Since(begun).Seconds()), s.settled(ctx, 0, 0)
 }
 
 // good is a copy of the programs.
@@ -198,13 +197,13 @@ func (s *stage) status(ctx context.Context) (st admin.Status, err error) {
 	return client.Status(ctx)
 }
 
-// settled waits until a supervisor other than before is in charge, all of whose workers are
-// ready and its own.
-func (s *stage) settled(ctx context.Context, before int) error {
+// settled waits until a supervisor other than before is in charge, and all workers are ready
+// and of that generation or a later one.
+func (s *stage) settled(ctx context.Context, before int, generation uint64) error {
 	limited, cancel := context.WithTimeout(ctx, boot)
 	defer cancel()
 	for {
-		if st, err := s.status(limited); err == nil && st.PID != before && whole(st) {
+		if st, err := s.status(limited); err == nil && st.PID != before && st.Generation >= generation && whole(st) {
 			return nil
 		}
 		if err := rest(limited, 20*time.Millisecond); err != nil {
@@ -240,7 +239,7 @@ func (s *stage) strikeSupervisor(ctx context.Context, sig syscall.Signal) (strin
 	if err := syscall.Kill(st.PID, sig); err != nil {
 		return "", err
 	}
-	if err := s.settled(ctx, st.PID); err != nil {
+	if err := s.settled(ctx, st.PID, st.Generation+1); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("another supervisor's workers after %.2f s", time.Since(begun).Seconds()), nil
@@ -264,12 +263,16 @@ func killInUpgrade(ctx context.Context, s *stage, round int) (string, error) {
 		limited, cancel := context.WithTimeout(ctx, commandLimit)
 		defer cancel()
 		_, exit, err := commandOurs(limited, s, "upgrade", path)
-		said <- strings.TrimSpace(fmt.Sprintf("exit %d %v", exit, errors.Join(err)))
+		if err != nil {
+			said <- err.Error()
+			return
+		}
+		said <- fmt.Sprintf("exit %d", exit)
 	}()
 	if err := rest(ctx, time.Duration(round)*150*time.Millisecond); err != nil {
 		return "", err
 	}
 	_ = syscall.Kill(st.PID, syscall.SIGKILL) // it may have left by then
 	command := <-said
-	return command, s.settled(ctx, st.PID)
+	return command, s.settled(ctx, st.PID, st.Generation+1)
 }

@@ -50,7 +50,11 @@ func TestUpgrade(t *testing.T) {
 			if network == "unix" {
 				listen = "unix:" + path
 			}
-			s, socket := reloadable(t, testkit.Options{Listen: []string{listen}})
+			workers := 2
+			if network == "unix" {
+				workers = 6
+			}
+			s, socket := reloadable(t, testkit.Options{Listen: []string{listen}, Workers: workers})
 			address := strings.TrimPrefix(s.URL, "http://")
 			if network == "unix" {
 				address = "unix:" + path
@@ -403,5 +407,47 @@ func TestUpgradeWithEnvironment(t *testing.T) {
 		if got := colour(); got != c.want {
 			t.Errorf("upgrade %v: %q, want %q", c.args, got, c.want)
 		}
+	}
+}
+
+// TestUpgradeThatPanics: what the new program says as it dies is what the operator reads.
+func TestUpgradeThatPanics(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{Config: "reload: {bake: 20s}\n"})
+	dir := installation(t)
+	old := s.Supervisor()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if out, code := command(t, socket, "upgrade", filepath.Join(dir, "preforkd")); code != 4 || !strings.Contains(out, "SIGABRT: abort") {
+			t.Errorf("%d: %s", code, out)
+		}
+	}()
+	next := 0
+	if err := testkit.Await(func() bool {
+		for _, pid := range testkit.Children(t, old) {
+			if path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && path == filepath.Join(dir, "preforkd") && len(testkit.Children(t, pid)) > 0 {
+				next = pid
+			}
+		}
+		return next > 0
+	}); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, next, syscall.SIGABRT)
+	<-ended
+	if s.Supervisor() != old {
+		t.Error("another supervisor is in charge")
+	}
+}
+
+// TestUpgradeRefusesSettings that the new program does not know; the old one serves.
+func TestUpgradeRefusesSettings(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{Config: "log: {level: info}\n"})
+	dir := installation(t)
+	write(t, s.Config, "colour: red\n")
+	ends(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, 4, "upgrade taken back", "preforkd.yaml:1", "colour")
+	ends(t, socket, []string{"upgrade", "one", "two"}, 64, "takes one program")
+	if status, text := post(t, s.URL+"/predict/digits", body(sample)); status != 200 {
+		t.Errorf("%d: %s", status, text)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +67,9 @@ func (s *Supervisor) beginUpgrade(op *operation) {
 			s.send(askEvent{func() { s.upgradeSays(op, line) }})
 		}
 		err := s.opts.Main.upgrader.Upgrade(order)
+		if said.fault != "" && !slices.Contains(said.lines, said.fault) {
+			said.lines = append([]string{said.fault}, said.lines...)
+		}
 		s.send(upgradedEvent{op, err, said.lines})
 	}()
 }
