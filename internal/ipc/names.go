@@ -34,6 +34,8 @@ const (
 	FDControl  = "control"  // this worker's end of its control channel
 	FDAdoptIn  = "adopt-r"  // the queue of connections that leaving workers give away
 	FDAdoptOut = "adopt-w"
+	FDWaitIn   = "wait-r" // the queue of connections whose request, unread, waits for any worker's permit
+	FDWaitOut  = "wait-w"
 	FDLibrary  = "library" // the engine's library, for dlopen(3) by /proc/self/fd; absent: by Manifest.Library
 )
 

@@ -96,8 +96,9 @@ func (s *Supervisor) workerEnv(w *worker) []string {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(sl.pool.procs))
 	}
 	extra := []string{
-		ipc.FDManifest, ipc.FDLifeline, ipc.FDBoard, ipc.FDControl, ipc.FDAdoptIn, ipc.FDAdoptOut,
+		ipc.FDManifest, ipc.FDLifeline, ipc.FDBoard, ipc.FDControl,
 	}
+	extra = append(extra, queueEnds[:]...)
 	if sl.pool.programs.engine != nil {
 		extra = append(extra, ipc.FDLibrary)
 	}
@@ -114,7 +115,8 @@ func (s *Supervisor) workerEnv(w *worker) []string {
 // descriptors are what w inherits, in the order that workerEnv announces.
 func (s *Supervisor) descriptors(w *worker) []int {
 	p := w.slot.pool
-	fds := append(p.socketFDs(), p.manifest, s.lifeline[0], s.shared.boardFD, w.channel.worker, p.adopt[0], p.adopt[1])
+	fds := append(p.socketFDs(), p.manifest, s.lifeline[0], s.shared.boardFD, w.channel.worker)
+	fds = append(fds, p.queues[:]...)
 	if p.programs.engine != nil {
 		fds = append(fds, int(p.programs.engine.Fd()))
 	}

@@ -289,6 +289,11 @@ func (s *Supervisor) onMessage(m notify.Message) {
 	if status, ok := m.Get("STATUS"); ok {
 		w.status = status
 	}
+	if text, ok := m.Get("ERRNO"); ok {
+		if n, err := strconv.Atoi(text); err == nil && n > 0 {
+			w.errno = syscall.Errno(n)
+		}
+	}
 	if text, ok := m.Get(ipc.KeyFailure); ok {
 		f, err := ipc.DecodeFailure(text)
 		if err != nil {

@@ -202,9 +202,14 @@ func (s *Supervisor) restorePool(g *generation, kp *keptPool, inCharge bool) (er
 	s.claimModels(p.models)
 	p.takeSockets()
 	if p.queueKey = kp.Queue; kp.Queue != "" {
-		p.adopt = [2]int{main.take(kp.Queue + "/r"), main.take(kp.Queue + "/w")}
+		for i, end := range queueEnds {
+			p.queues[i] = main.take(kp.Queue + "/" + end)
+		}
 	}
-	if p.adopt[0] < 0 || p.adopt[1] < 0 {
+	if slices.Contains(p.queues[:], -1) {
+		for _, fd := range p.queues {
+			activation.Close(fd)
+		}
 		if err := p.queue(nil); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
 
 	"preforkd/internal/config"
@@ -26,13 +27,13 @@ type pool struct {
 	models   []ipc.ModelFile
 	sockets  []boundSocket
 	programs programs
-	manifest int    // sealed memory; -1: not made yet, or not needed
-	adopt    [2]int // the queue of connections that leaving workers give away; the reading and the writing end
-	queueKey string // under which the main process keeps that
-	procs    int    // GOMAXPROCS of each that is started from now on
-	size     int    // how many workers it shall have; while it changes, slots has more or fewer
-	asked    int    // how many the configuration makes it have
-	surge    int    // how many workers may run beyond size during the reload to gen
+	manifest int                 // sealed memory; -1: not made yet, or not needed
+	queues   [len(queueEnds)]int // of connections between workers
+	queueKey string              // under which the main process keeps them
+	procs    int                 // GOMAXPROCS of each that is started from now on
+	size     int                 // how many workers it shall have; while it changes, slots has more or fewer
+	asked    int                 // how many the configuration makes it have
+	surge    int                 // how many workers may run beyond size during the reload to gen
 	clocks   clocks
 	policy   slot.Policy
 	slots    []*poolSlot
@@ -49,7 +50,7 @@ func (s *Supervisor) newPool(g *generation, name string) *pool {
 		s.numbers[name] = number
 	}
 	p := &pool{
-		gen: g, name: name, number: number, cfg: c, other: c.Worker.Other(), manifest: -1, adopt: [2]int{-1, -1},
+		gen: g, name: name, number: number, cfg: c, other: c.Worker.Other(), manifest: -1, queues: noQueues,
 		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
 		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff, QuarantineAfter: c.Worker.QuarantineAfter},
 	}
@@ -57,34 +58,44 @@ func (s *Supervisor) newPool(g *generation, name string) *pool {
 	return p
 }
 
-// queue makes the queue of connections, or takes over that of before, the pool of that name
+// queueEnds are the ends of a pool's queues of connections: of those that leaving workers
+// give away, and of those that wait with a request for any worker. Nothing puts into the
+// latter yet: workers hold it, so that those of two generations have it in common.
+var queueEnds = [...]string{ipc.FDAdoptIn, ipc.FDAdoptOut, ipc.FDWaitIn, ipc.FDWaitOut}
+
+var noQueues = [len(queueEnds)]int{-1, -1, -1, -1}
+
+// queue makes the queues of connections, or takes over those of before, the pool of that name
 // of the generation before.
 func (p *pool) queue(before *pool) (err error) {
 	switch {
 	case p.other:
-	case before != nil && before.adopt[0] >= 0:
-		p.adopt, p.queueKey = before.adopt, before.queueKey
+	case before != nil && before.queues[0] >= 0:
+		p.queues, p.queueKey = before.queues, before.queueKey
 	default:
-		if p.adopt[0], p.adopt[1], err = handoff.Pair(); err != nil {
-			return fmt.Errorf("make the queue of connections: %w", err)
-		}
 		p.queueKey = fresh(ipc.KeptQueue)
-		p.gen.keeper.store(p.queueKey+"/r", p.adopt[0])
-		p.gen.keeper.store(p.queueKey+"/w", p.adopt[1])
+		for i := 0; i < len(p.queues); i += 2 {
+			if p.queues[i], p.queues[i+1], err = handoff.Pair(); err != nil {
+				return fmt.Errorf("make a queue of connections: %w", err)
+			}
+		}
+		for i, end := range queueEnds {
+			p.gen.keeper.store(p.queueKey+"/"+end, p.queues[i])
+		}
 	}
 	return nil
 }
 
-// closeQueue closes the queue unless it is also that of other, the pool of that name of the
+// closeQueue closes the queues unless they are also those of other, the pool of that name of the
 // generation that goes on; other may be nil.
 func (p *pool) closeQueue(other *pool) {
-	if p.adopt[0] >= 0 && (other == nil || other.adopt != p.adopt) {
-		activation.Close(p.adopt[0])
-		activation.Close(p.adopt[1])
-		p.gen.keeper.remove(p.queueKey + "/r")
-		p.gen.keeper.remove(p.queueKey + "/w")
+	if p.queues[0] >= 0 && (other == nil || other.queues != p.queues) {
+		for i, end := range queueEnds {
+			activation.Close(p.queues[i])
+			p.gen.keeper.remove(p.queueKey + "/" + end)
+		}
 	}
-	p.adopt = [2]int{-1, -1}
+	p.queues = noQueues
 }
 
 // seal makes the manifest.
@@ -168,6 +179,7 @@ type worker struct {
 	exit     process.Exit  // once it has been settled
 	suspect  suspect       // the call that it was in when we gave it up
 	status   string        // its own last STATUS=
+	errno    syscall.Errno // its own ERRNO=; 0: it said none
 	failure  *ipc.Failure  // its own X_PREFORKD_FAILURE=
 	startErr error         // why there is no process
 	tail     tail          // written by its output's goroutine until the process has ended

@@ -92,10 +92,14 @@ func (s *Supervisor) giveUp(p *pool) {
 // lastStatus is what w said last that it was doing, such as loading a file that made
 // the engine abort.
 func (w *worker) lastStatus() string {
-	if w.status == "" {
-		return ""
+	text := ""
+	if w.status != "" {
+		text = ", while it was " + w.status
 	}
-	return ", while it was " + w.status
+	if w.errno != 0 {
+		text += fmt.Sprintf("; it reported error %d (%v)", int(w.errno), w.errno)
+	}
+	return text
 }
 
 // exhausted is the failure of a service none of whose slots can keep a worker.

@@ -180,7 +180,9 @@ func (s *Supervisor) tidy() {
 		mine[sock.key] = true
 	}
 	for _, p := range s.gen.pools {
-		mine[p.queueKey+"/r"], mine[p.queueKey+"/w"] = true, true
+		for _, end := range queueEnds {
+			mine[p.queueKey+"/"+end] = true
+		}
 	}
 	for name, fd := range held {
 		activation.Close(fd)

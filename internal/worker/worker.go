@@ -58,6 +58,7 @@ type worker struct {
 	server    *fasthttp.Server
 	conns     *accept.Pool
 	queue     *handoff.Queue // of connections that leaving workers give away
+	waiting   []int          // both ends of the queue of connections that wait with a request; held, not used yet
 	listeners []stopper
 	leaving   atomic.Bool
 	rounds    rounds
@@ -150,6 +151,11 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 	}
 	if w.queue, err = handoff.Open(queueIn, queueOut); err != nil {
 		return nil, err
+	}
+	for _, name := range []string{ipc.FDWaitIn, ipc.FDWaitOut} {
+		if fd, ok := in.Extra[name]; ok {
+			w.waiting = append(w.waiting, fd)
+		}
 	}
 	return in.Sockets, nil
 }
