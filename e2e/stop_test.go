@@ -218,7 +218,8 @@ func TestSignalsThatChangeNothing(t *testing.T) {
 	s := testkit.Start(t, testkit.Options{})
 	workers := s.Workers()
 	for _, sig := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGWINCH} {
-		if sig != syscall.SIGTTIN && sig != syscall.SIGTTOU { // these scale, see TestScaleBySignals
+		// TTIN and TTOU scale, see TestScaleBySignals; USR2 upgrades, see TestUpgradeBySignal.
+		if sig != syscall.SIGTTIN && sig != syscall.SIGTTOU && sig != syscall.SIGUSR2 {
 			s.Signal(sig)
 		}
 		for _, pid := range workers { // as systemctl kill does

@@ -35,9 +35,10 @@ func installation(t *testing.T) string {
 // upgradeTo goes on with the programs in dir, and returns when those before have left.
 func upgradeTo(t *testing.T, s *testkit.Service, socket, dir string, args ...string) {
 	t.Helper()
-	before := s.Supervisor()
+	before, reports := s.Supervisor(), s.Reports()
 	must(t, socket, append([]string{"upgrade", filepath.Join(dir, "preforkd")}, args...), "serves")
 	testkit.Gone(t, before)
+	s.AwaitAfter(reports, "READY=1") // the main process knows of it
 	s.Supervisor()
 }
 
@@ -450,4 +451,30 @@ func TestUpgradeRefusesSettings(t *testing.T) {
 	if status, text := post(t, s.URL+"/predict/digits", body(sample)); status != 200 {
 		t.Errorf("%d: %s", status, text)
 	}
+}
+
+// TestSuccessorKilledAtOnce: perhaps before the main process has heard of it.
+func TestSuccessorKilledAtOnce(t *testing.T) {
+	const conns = 16
+	s, socket := reloadable(t, testkit.Options{})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	dir := installation(t)
+	for range times(3, 30) {
+		answers(t, g, 100)
+		old := s.Supervisor()
+		must(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, "serves")
+		next := status1(t, socket)
+		if next.PID == old {
+			t.Fatal("the former supervisor answers")
+		}
+		kill(t, next.PID, syscall.SIGKILL)
+		if err := testkit.Await(func() bool {
+			st := status1(t, socket)
+			return st.PID != next.PID && st.Generation > next.Generation
+		}); err != nil {
+			t.Fatalf("%+v", status1(t, socket))
+		}
+	}
+	answers(t, g, 100)
+	untouched(t, end(), conns)
 }

@@ -297,7 +297,8 @@ func (a *Anchor) onDied() (status int, done bool) {
 	if a.child != gone { // another is in charge by now
 		return 0, false
 	}
-	if o := a.owner(); o != 0 && o != gone.pid && a.follow(o) { // it could not say so yet
+	owner := a.owner()
+	if owner != 0 && owner != gone.pid && a.follow(owner) { // it could not say so yet
 		return 0, false
 	}
 	a.child = nil
@@ -308,7 +309,7 @@ func (a *Anchor) onDied() (status int, done bool) {
 		return a.finish(exitStatus(end)), true
 	}
 	if board := a.pulse.board; board != nil {
-		board.Owner().CompareAndSwap(uint64(gone.pid), 0)
+		board.Owner().CompareAndSwap(uint64(owner), 0) // gone, or one that has died before it was followed
 	}
 	if time.Since(a.started) > young {
 		a.quick = 0

@@ -16,6 +16,7 @@ import (
 
 	"preforkd/internal/config"
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/activation"
 )
 
 // logFile is where the log goes: a file that USR1 opens anew, or standard error.
@@ -64,6 +65,11 @@ func (l *logFile) Close() {
 // openLog makes the logger that the settings ask for.
 func (s *Supervisor) openLog() error {
 	s.logs = &logFile{path: s.cfg.Log.File, file: os.Stderr}
+	if fd, ok := s.opts.Main.heldFD(ipc.KeptStderr); ok && s.opts.Main.succeeds() {
+		if own, err := activation.Duplicate(fd); err == nil { // standard error is the predecessor's to read
+			s.logs.file = os.NewFile(uintptr(own), "standard error")
+		}
+	}
 	if s.logs.path != "" {
 		s.logs.file = nil
 	}
