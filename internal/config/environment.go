@@ -15,7 +15,7 @@ const (
 // internal are variables with our prefix that are no operator's to set: what the
 // supervisor tells its workers. Package ipc names those; config is below it.
 var internal = []string{
-	"PREFORKD_POOL", "PREFORKD_SLOT", "PREFORKD_GENERATION", "PREFORKD_FDNAMES", "PREFORKD_ROW", "PREFORKD_HELD", "PREFORKD_VAULT", "PREFORKD_PROGRAM", "PREFORKD_FALLEN",
+	"PREFORKD_POOL", "PREFORKD_SLOT", "PREFORKD_GENERATION", "PREFORKD_FDNAMES", "PREFORKD_ROW", "PREFORKD_HELD", "PREFORKD_VAULT", "PREFORKD_PROGRAM", "PREFORKD_FALLEN", "PREFORKD_RETURN",
 }
 
 // customary are variables that platforms set for any service; ours win over them.

@@ -22,6 +22,9 @@ const (
 	// EnvFallen, if set, tells a supervisor that takes a service over to return to the
 	// generation before: the program of the one in charge keeps dying.
 	EnvFallen = "PREFORKD_FALLEN"
+	// EnvReturn tells a successor which generation it shall return to; without it it makes one
+	// of what the configuration says.
+	EnvReturn = "PREFORKD_RETURN"
 	// EnvHeld, if set, tells a worker not to accept before ControlAccept.
 	EnvHeld = "PREFORKD_HELD"
 )

@@ -24,6 +24,18 @@ type generation struct {
 	sockets []boundSocket   // of all pools
 	pools   []*pool         // main first
 	keeper  *keeper         // of sockets and queues; nil: nobody keeps them
+	program *os.File        // the supervisor's; nil: not held
+	path    string          // and where that was
+}
+
+// emptyGeneration returns one of this program's, without pools.
+func (s *Supervisor) emptyGeneration(number uint64, cfg *config.Config) *generation {
+	g := &generation{number: number, cfg: cfg, keeper: s.keeper}
+	if main := s.opts.Main; main != nil {
+		g.path = main.program
+		g.program, _ = duplicate(main.self) // without it a rollback stays with the program that runs
+	}
+	return g
 }
 
 // newGeneration makes what the workers of generation number start from; old is nil for the
@@ -32,7 +44,7 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 	if err := absolute(cfg); err != nil {
 		return nil, err
 	}
-	g := &generation{number: number, cfg: cfg, keeper: s.keeper}
+	g := s.emptyGeneration(number, cfg)
 	defer func() {
 		if err != nil {
 			g.release(old)
@@ -164,6 +176,10 @@ func (g *generation) release(other *generation) {
 	}
 	for _, l := range g.leases {
 		l.Close()
+	}
+	if g.program != nil {
+		g.program.Close()
+		g.program = nil
 	}
 }
 

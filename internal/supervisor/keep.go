@@ -27,6 +27,7 @@ type keptGeneration struct {
 	Differences []string       `json:"differences,omitempty"`
 	Sockets     []keptSocket   `json:"sockets,omitempty"` // none once it is no longer in charge
 	Pools       []keptPool     `json:"pools"`
+	Program     string         `json:"program,omitempty"` // the supervisor's path; it is kept itself
 }
 
 type keptSocket struct {
@@ -64,7 +65,10 @@ func (s *Supervisor) keepGeneration(k *kept) {
 		return
 	}
 	g := k.gen
-	r := keptGeneration{Number: g.number, Settings: g.cfg, Committed: k.committed, Cause: k.cause, Origin: k.origin, Differences: k.differences}
+	r := keptGeneration{Number: g.number, Settings: g.cfg, Committed: k.committed, Cause: k.cause, Origin: k.origin, Differences: k.differences, Program: g.path}
+	if g.program != nil {
+		s.keeper.store(keptName(g.number, "supervisor"), int(g.program.Fd()))
+	}
 	for _, sock := range g.sockets {
 		r.Sockets = append(r.Sockets, keptSocket{Key: sock.key, Name: sock.Name, From: sock.from, Own: sock.Owned()})
 	}
@@ -108,6 +112,7 @@ func (s *Supervisor) unkeep(g *generation) {
 		return
 	}
 	s.keeper.remove(keptName(g.number))
+	s.keeper.remove(keptName(g.number, "supervisor"))
 	for _, p := range g.pools {
 		s.keeper.remove(keptName(g.number, p.name, "worker"))
 		s.keeper.remove(keptName(g.number, p.name, "engine"))
@@ -144,7 +149,10 @@ func (m *Main) records() (all []keptGeneration, err error) {
 // restore makes the generation of r from what is kept, with the sockets, queues and
 // manifests of a generation in charge if it is that.
 func (s *Supervisor) restore(r *keptGeneration, inCharge bool) (g *generation, err error) {
-	g = &generation{number: r.Number, cfg: r.Settings, keeper: s.keeper}
+	g = &generation{number: r.Number, cfg: r.Settings, keeper: s.keeper, path: r.Program}
+	if fd := s.opts.Main.take(keptName(r.Number, "supervisor")); fd >= 0 {
+		g.program = os.NewFile(uintptr(fd), r.Program)
+	}
 	for _, kp := range r.Pools {
 		s.numbers[kp.Name] = kp.Number
 	}

@@ -22,6 +22,8 @@ type Main struct {
 	held     map[string]int // what it kept when this process began, by name; ours
 	program  string         // path of this program, as the operator means it
 	fallen   bool           // the program before this one is back: so shall be its generation
+	returnTo uint64         // the generation that a successor shall return to; 0: none
+	self     *os.File       // this program
 	upgrader *upgrade.Upgrader
 }
 
@@ -29,12 +31,19 @@ type Main struct {
 // started by a main process. What that keeps is fetched.
 func FindMain() (*Main, error) {
 	m := &Main{program: os.Getenv(ipc.EnvProgram), fallen: os.Getenv(ipc.EnvFallen) != ""}
+	m.returnTo, _ = strconv.ParseUint(os.Getenv(ipc.EnvReturn), 10, 64)
 	os.Unsetenv(ipc.EnvFallen)
-	upgrader, err := upgrade.New()
-	if err != nil {
+	os.Unsetenv(ipc.EnvReturn)
+	var err error
+	if m.self, err = os.Open("/proc/self/exe"); err != nil {
+		return nil, fmt.Errorf("hold this program: %w", err)
+	}
+	// The kernel names a process after the path by which it was executed, which may be that of
+	// a descriptor.
+	_ = os.WriteFile("/proc/self/comm", []byte("preforkd"), 0)
+	if m.upgrader, err = upgrade.New(); err != nil {
 		return nil, err
 	}
-	m.upgrader = upgrader
 	fd, err := m.channel()
 	if fd < 0 || err != nil {
 		return nil, err
@@ -42,7 +51,7 @@ func FindMain() (*Main, error) {
 	if m.client, err = notify.DialFD(fd); err != nil {
 		return nil, err
 	}
-	if err := upgrader.Carry(fd); err != nil {
+	if err := m.upgrader.Carry(fd); err != nil {
 		return nil, err
 	}
 	if m.held, err = m.client.Fetch(); err != nil {

@@ -94,7 +94,7 @@ func (s *Supervisor) find(number uint64) (*kept, error) {
 // neither changes nor gives back k meanwhile: one operation is under way.
 func (s *Supervisor) again(k *kept, old *generation, number uint64) (_ *generation, _ []string, err error) {
 	cfg := *k.gen.cfg
-	g := &generation{number: number, cfg: &cfg, keeper: s.keeper}
+	g := s.emptyGeneration(number, &cfg)
 	defer func() {
 		if err != nil {
 			g.release(old)
@@ -178,10 +178,10 @@ func (op *operation) cause() string {
 	switch {
 	case op.takeover:
 		return "the supervisor died"
-	case op.succeeds:
-		return "upgrade"
 	case op.back:
 		return fmt.Sprintf("rollback to %d", op.number())
+	case op.succeeds:
+		return "upgrade"
 	case op.hup && len(op.waiters) > 0:
 		return "HUP, reload command"
 	case op.hup:

@@ -79,10 +79,10 @@ func (p purpose) String() string {
 	switch {
 	case p.takeover:
 		return "takeover"
-	case p.upgrade, p.succeeds:
-		return "upgrade"
 	case p.back:
 		return "rollback"
+	case p.upgrade, p.succeeds:
+		return "upgrade"
 	}
 	return "reload"
 }
@@ -169,10 +169,6 @@ func (s *Supervisor) nextReload(p purpose) {
 		}
 		return true
 	})
-	if p.upgrade {
-		s.beginUpgrade(op)
-		return
-	}
 	if p.takeover {
 		op.target = s.current()
 	}
@@ -184,6 +180,11 @@ func (s *Supervisor) nextReload(p purpose) {
 			}
 			return
 		}
+	}
+	if p.upgrade || p.back && s.another(op.target.gen) {
+		op.upgrade = true
+		s.beginUpgrade(op)
+		return
 	}
 	s.begin(op)
 }

@@ -141,7 +141,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	switch {
 	case s.opts.Main.succeeds():
 		s.say(fmt.Sprintf("preforkd %s (pid %d) prepares", s.opts.Version, s.pid))
-		s.reload(purpose{succeeds: true}, false, nil)
+		to := s.opts.Main.returnTo
+		s.reload(purpose{succeeds: true, back: to > 0, to: to}, false, nil)
 	case s.tookOver:
 		s.resumeService()
 	default:

@@ -47,19 +47,14 @@ func packed(environ []string) (text string) {
 // beginUpgrade starts the successor.
 func (s *Supervisor) beginUpgrade(op *operation) {
 	s.op = op
-	path, err := s.findProgram(op.program)
+	order, err := s.order(op)
 	if err != nil {
 		s.conclude(rollout.RolledBack, "", err)
 		return
 	}
-	s.log.Info("upgrade begins", "program", path)
-	s.emit(admin.Event{Kind: "upgrade", Text: "begins: " + path, Generation: s.gen.number})
-	order := upgrade.Order{
-		Program: path, Env: map[string]string{ipc.EnvProgram: path}, Hello: helloLimit, Limit: s.upgradeLimit(),
-	}
-	if op.environ != "" {
-		order.Environ = strings.Split(strings.TrimSuffix(op.environ, "\x00"), "\x00")
-	}
+	path := order.Env[ipc.EnvProgram]
+	s.log.Info(op.purpose.String()+" begins", "program", path)
+	s.emit(admin.Event{Kind: op.purpose.String(), Text: "begins: " + path, Generation: s.gen.number})
 	go func() { // ends with its event
 		said := tail{}
 		order.Line = func(line string) {
@@ -72,6 +67,40 @@ func (s *Supervisor) beginUpgrade(op *operation) {
 		}
 		s.send(upgradedEvent{op, err, said.lines})
 	}()
+}
+
+// another tells whether g had another program than this one: a rollback to it is an upgrade
+// to that.
+func (s *Supervisor) another(g *generation) bool {
+	main := s.opts.Main
+	if main == nil || main.succeeds() && !s.inCharge || g.program == nil {
+		return false
+	}
+	a, err := g.program.Stat()
+	b, err2 := main.self.Stat()
+	return err == nil && err2 == nil && !os.SameFile(a, b)
+}
+
+// order returns what op starts.
+func (s *Supervisor) order(op *operation) (o upgrade.Order, err error) {
+	o = upgrade.Order{Env: map[string]string{}, Hello: helloLimit, Limit: s.upgradeLimit()}
+	if op.environ != "" {
+		o.Environ = strings.Split(strings.TrimSuffix(op.environ, "\x00"), "\x00")
+	}
+	if op.target == nil {
+		o.Program, err = s.findProgram(op.program)
+		o.Env[ipc.EnvProgram] = o.Program
+		return o, err
+	}
+	g := op.target.gen
+	o.Env[ipc.EnvProgram], o.Env[ipc.EnvReturn] = g.path, fmt.Sprint(g.number)
+	o.Program = g.path
+	now, err := os.Stat(g.path)
+	held, err2 := g.program.Stat()
+	if err != nil || err2 != nil || !os.SameFile(now, held) { // its name leads elsewhere by now
+		o.Program = fmt.Sprintf("/proc/%d/fd/%d", s.pid, g.program.Fd())
+	}
+	return o, nil
 }
 
 // upgradeLimit bounds a successor that keeps none of its own clocks.
