@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"testing"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/notify"
 	"preforkd/internal/load"
 	"preforkd/internal/testkit"
 )
@@ -149,4 +152,36 @@ func TestOperationsAddressInUse(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 	refuses(t, testkit.Options{Ops: "127.0.0.1:8002"}, ipc.ExitUnavailable, "ops.listen: listen on 127.0.0.1:8002: address already in use", "try: set ops.listen")
+}
+
+// TestStrangersAreIgnored: whoever finds the workers' notify socket can say nothing in their
+// name.
+func TestStrangersAreIgnored(t *testing.T) {
+	f := begin(t, testkit.Options{Ops: "127.0.0.1:0"}, "log: {level: info}\n")
+	url := operations(t, f.socket)
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", f.Workers()[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(environ), "\x00NOTIFY_SOCKET=")
+	name, _, _ := strings.Cut(rest, "\x00")
+	stranger, err := notify.Dial(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	before := fmt.Sprint(status1(t, f.socket).Pools, f.Workers())
+	for _, text := range []string{"READY=1", "STOPPING=1", "ERRNO=2", "\x00\xff=nonsense", strings.Repeat("x", 60000)} {
+		if err := stranger.SendWait(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if testkit.Await(func() bool { return numbers(t, url)["preforkd_notify_dropped_total"] == 5 }) != nil {
+		t.Errorf("%v", numbers(t, url)["preforkd_notify_dropped_total"])
+	}
+	for _, sl := range status1(t, f.socket).Pools[0].Slots {
+		if sl.State != "ready" {
+			t.Errorf("%+v; before %s", sl, before)
+		}
+	}
 }

@@ -282,6 +282,7 @@ func (w *worker) why() string {
 func (s *Supervisor) onMessage(m notify.Message) {
 	w := s.byPID[m.PID]
 	if w == nil {
+		s.ops.strangers++
 		s.log.Debug("notify message of a stranger dropped", "pid", m.PID)
 		return
 	}

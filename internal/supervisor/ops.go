@@ -15,12 +15,13 @@ import (
 
 // ops is what the operations listener tells, beside the scoreboard.
 type ops struct {
-	socket   *background // nil: there is no listener
-	address  string
-	restarts map[slot.Reason]uint64 // workers started in place of another, by why that had ended
-	recycles map[string]uint64      // workers replaced while they served, by why
-	reload   metrics.Reload
-	failed   string // how the last reload failed; empty: it did not
+	socket    *background // nil: there is no listener
+	address   string
+	restarts  map[slot.Reason]uint64 // workers started in place of another, by why that had ended
+	recycles  map[string]uint64      // workers replaced while they served, by why
+	reload    metrics.Reload
+	strangers uint64 // notify messages of processes that are no workers
+	failed    string // how the last reload failed; empty: it did not
 }
 
 // background is a server that runs beside the loop.
@@ -93,7 +94,7 @@ func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err er
 	err = s.ask(ctx, func() {
 		got = metrics.Snapshot{
 			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload, RolledBack: s.current().origin > 0,
-			Pools: s.poolMetrics(), Restarts: map[string]uint64{},
+			Strangers: s.ops.strangers, Pools: s.poolMetrics(), Restarts: map[string]uint64{},
 			Models: s.modelMetrics(),
 		}
 		got.Recycles = map[string]uint64{}

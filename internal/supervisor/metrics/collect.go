@@ -19,6 +19,7 @@ type Snapshot struct {
 	Pools      []Pool
 	Recycles   map[string]uint64 // workers that were replaced while they served, by why
 	Restarts   map[string]uint64 // workers that were started in place of another, by why that had ended
+	Strangers  uint64            // notify messages of processes that are no workers
 	Reload     Reload
 	RolledBack bool    // to what an earlier generation had
 	Models     []Model // of the generation in charge, each name once
@@ -76,6 +77,7 @@ var (
 	workers      = gauge("preforkd_workers", "Worker processes by state; during a reload those of both generations.", "pool", "state")
 	restarts     = counter("preforkd_worker_restarts_total", "Workers started in place of one that ended, by why that one did. A reload's new workers are none.", "cause")
 	recycles     = counter("preforkd_worker_recycles_total", "Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), or asked for.", "reason")
+	strangers    = counter("preforkd_notify_dropped_total", "Messages to the workers' notify socket that were dropped because their sender is no worker.")
 	exits        = counter("preforkd_worker_exits_total", "Worker processes that ended, however and why.")
 	reloadOK     = gauge("preforkd_last_reload_success", "1 if the last reload was committed, 0 if it failed. Before the first one, 1: the start.")
 	reloadAt     = gauge("preforkd_last_reload_timestamp_seconds", "When the last reload ended, or the service started, as Unix time.")
@@ -94,7 +96,7 @@ var (
 	durationDesc = prometheus.NewDesc("preforkd_http_request_duration_seconds", "Time from a request's being read to its answer.", nil, nil)
 
 	plain = []metric{
-		buildInfo, generation, poolWorkers, workers, restarts, recycles, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
+		buildInfo, generation, poolWorkers, workers, restarts, recycles, strangers, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
 		connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
@@ -151,6 +153,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		put(quarantined, truth(m.Quarantined), m.Name, m.Version)
 		put(modelDeaths, float64(m.Deaths), m.Name, m.Version)
 	}
+	put(strangers, float64(s.Strangers))
 	put(reloadOK, truth(s.Reload.OK))
 	put(rolledBack, truth(s.RolledBack))
 	put(reloadAt, float64(s.Reload.At.UnixMilli())/1e3)

@@ -47,7 +47,7 @@ func claim(t *testing.T, b *scoreboard.Board) *scoreboard.Row {
 // full is a snapshot in which every metric has a value.
 func full(context.Context) (Snapshot, error) {
 	return Snapshot{
-		Generation: 3, RolledBack: true, Reload: Reload{OK: false, At: time.Unix(1700000000, 5e8)},
+		Generation: 3, RolledBack: true, Strangers: 5, Reload: Reload{OK: false, At: time.Unix(1700000000, 5e8)},
 		Pools:    []Pool{{Name: "main", Size: 2, States: map[string]int{"ready": 2, "draining": 1}}},
 		Recycles: map[string]uint64{"age": 0, "requests": 7},
 		Restarts: map[string]uint64{"crash": 4, "memory": 1},
@@ -111,6 +111,9 @@ preforkd_worker_recycles_total{reason="requests"} 7
 # TYPE preforkd_worker_restarts_total counter
 preforkd_worker_restarts_total{cause="crash"} 4
 preforkd_worker_restarts_total{cause="memory"} 1
+# HELP preforkd_notify_dropped_total Messages to the workers' notify socket that were dropped because their sender is no worker.
+# TYPE preforkd_notify_dropped_total counter
+preforkd_notify_dropped_total 5
 # HELP preforkd_model_quarantined 1 while the model's requests are refused because it ended too many workers.
 # TYPE preforkd_model_quarantined gauge
 preforkd_model_quarantined{model="digits",version="3"} 0
