@@ -291,3 +291,36 @@ func TestSuccessorKilledAtOnce(t *testing.T) {
 	answers(t, g, 100)
 	untouched(t, end(), conns)
 }
+
+// TestUpgradeWithoutDescriptors: a limit that lets the service run, and no second supervisor,
+// is said, and costs nothing.
+func TestUpgradeWithoutDescriptors(t *testing.T) {
+	const conns = 4
+	dir := installation(t)
+	served := 0
+	for _, limit := range []int{40, 48, 56, 64, 128} {
+		socket := filepath.Join(t.TempDir(), "admin.sock")
+		s := testkit.Launch(t, testkit.Options{
+			Admin: socket, Set: quickReload, Wrap: []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, limit), "sh"},
+		})
+		if testkit.Await(func() bool { return s.Ended() || s.Reported("READY=1") }) != nil || s.Ended() {
+			continue // fewer than the service needs
+		}
+		g, end := stormAt(t, status1(t, socket).Listen[0], load.Options{Conns: conns, Keepalive: true})
+		answers(t, g, 50)
+		out, code := command(t, socket, "upgrade", filepath.Join(dir, "preforkd"))
+		t.Logf("%d descriptors: %d: %s", limit, code, out)
+		switch code {
+		case 0:
+			served++
+		case 4: // it says why
+		default:
+			t.Errorf("%d descriptors: %d: %s", limit, code, out)
+		}
+		answers(t, g, 50)
+		untouched(t, end(), conns)
+	}
+	if served == 0 {
+		t.Error("no limit was enough")
+	}
+}

@@ -141,8 +141,8 @@ func (op *operation) failed() string {
 
 // advice says what to do after that.
 func (op *operation) advice() string {
-	if op.upgrade {
-		return "the old program serves; correct it and upgrade again"
+	if op.upgrade || op.succeeds {
+		return "correct it and upgrade again; the old program serves"
 	}
 	if op.back {
 		return fmt.Sprintf("generation %d serves; preforkd generations tells which others there are", op.old.number)

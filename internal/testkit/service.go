@@ -404,3 +404,23 @@ func (s *Service) LogText() string {
 	}
 	return string(data)
 }
+
+// Ended tells whether the service has.
+func (s *Service) Ended() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Reported tells whether the service has sent a message with line in it.
+func (s *Service) Reported(line string) bool {
+	for _, text := range s.ReportsSince(0) {
+		if slices.Contains(strings.Split(text, "\n"), line) {
+			return true
+		}
+	}
+	return false
+}
