@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 
 	"preforkd/internal/anchor"
@@ -26,9 +27,9 @@ func run(args []string) (status int, err error) {
 		return 0, &ipc.Failure{Exit: ipc.ExitUsage, What: "preforkd-anchor is not for people: it needs a program and its arguments", Try: "preforkd serve"}
 	}
 	debug.SetGCPercent(25) // there is little to collect, and it shall stay little
-	level := slog.LevelInfo
+	runtime.GOMAXPROCS(1)  // and little to do: no thread wakes another
 	return anchor.Run(anchor.Options{
 		Program: args[1], Args: args[2:],
-		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }

@@ -116,6 +116,9 @@ func (s *Supervisor) adoptWorkers() (serving int) {
 			continue
 		}
 		pid := row.PID()
+		if s.byPID[pid] != nil { // adopted before, and still on its way out
+			continue
+		}
 		if pid <= 0 || row.Exit() != scoreboard.ExitNone {
 			s.settleRow(row, pid)
 			continue
@@ -226,9 +229,12 @@ func (s *Supervisor) resumeService() {
 	}
 }
 
-// restoreOutputs takes the pipes of rows.
+// restoreOutputs takes the pipes of rows that this process has not.
 func (s *Supervisor) restoreOutputs() {
 	for i := range s.shared.board.Rows() {
+		if _, ok := s.outputs[i]; ok {
+			continue
+		}
 		name := outputName(i)
 		r, w := s.opts.Main.take(name+"/r"), s.opts.Main.take(name+"/w")
 		if r >= 0 && w >= 0 {

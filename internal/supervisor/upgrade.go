@@ -311,6 +311,13 @@ func (s *Supervisor) succession() {
 	if err := s.openAdmin(); err != nil {
 		s.log.Error("no admin socket", "err", err)
 	}
+	main.close()
+	if held, err := main.client.Fetch(); err != nil { // the predecessor has started workers meanwhile
+		s.log.Warn("output of the predecessor's workers may be lost", "err", err)
+	} else {
+		main.held = held
+		s.restoreOutputs()
+	}
 	s.adoptWorkers()
 	main.close()
 	s.log.Info("upgraded", "version", s.opts.Version, "generation", s.gen.number, "program", main.program)
