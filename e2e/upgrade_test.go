@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -231,4 +232,58 @@ func TestRollbackAcrossPrograms(t *testing.T) {
 	}
 	answers(t, g, 100)
 	untouched(t, end(), conns)
+}
+
+// anotherLayout builds programs that call the rows of the scoreboard otherwise: neither they nor
+// the usual ones understand a board of the other's.
+func anotherLayout(t *testing.T) string {
+	t.Helper()
+	dir := installation(t)
+	for name, source := range map[string]string{"preforkd": "./cmd/supervisor", "preforkd-worker": "./cmd/worker"} {
+		path := filepath.Join(dir, name)
+		cmd := exec.Command("go", "build", "-ldflags", "-X preforkd/internal/ipc/scoreboard.sectionRows=otherrows", "-o", path+".new", source)
+		cmd.Dir = testkit.Root(t)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestUpgradeToAnotherLayout of the scoreboard, and back: a new board begins with the former
+// one's sums.
+func TestUpgradeToAnotherLayout(t *testing.T) {
+	const conns = 16
+	other, same := anotherLayout(t), installation(t)
+	s, socket := reloadable(t, testkit.Options{Ops: "127.0.0.1:0"})
+	url := operations(t, socket)
+	const counted = `preforkd_http_requests_total{code="2xx"}`
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	for _, dir := range []string{other, same} {
+		answers(t, g, 1000)
+		before, workers := numbers(t, url), s.Workers()
+		upgradeTo(t, s, socket, dir)
+		for _, pid := range workers {
+			testkit.Gone(t, pid)
+		}
+		after := numbers(t, url)
+		for _, name := range []string{counted, "preforkd_http_request_duration_seconds_count", "preforkd_engine_calls_total"} {
+			if after[name] < before[name] || before[name] == 0 {
+				t.Errorf("%s fell from %v to %v", name, before[name], after[name])
+			}
+		}
+		answers(t, g, 1000)
+		if now := numbers(t, url); now[counted] < after[counted]+900 {
+			t.Errorf("%v requests, %v before", now[counted], after[counted])
+		}
+	}
+	killSupervisor(t, s, socket)
+	answers(t, g, 100)
+	untouched(t, end(), conns)
+	if r := s.LogText(); strings.Contains(r, "counters begin anew") {
+		t.Error(r)
+	}
 }

@@ -446,5 +446,9 @@ func openBoard(v *vault) (*scoreboard.Board, error) {
 		return nil, errNoBoard
 	}
 	defer activation.Close(fd)
-	return scoreboard.OpenSparse(fd)
+	board, err := scoreboard.OpenSparse(fd)
+	if err != nil { // of a later version: how orphans end can then be told to nobody
+		return scoreboard.OpenWords(fd)
+	}
+	return board, nil
 }

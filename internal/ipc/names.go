@@ -47,6 +47,7 @@ const (
 const (
 	KeptNotify     = "notify"
 	KeptStderr     = "stderr" // the main process's own
+	KeptSums       = "sums"   // sealed memory: what a supervisor that has left had counted
 	KeptAdmin      = "admin"
 	KeptOps        = "ops"
 	KeptInherited  = "inherited/"  // a number and the name of a socket of the service manager

@@ -66,6 +66,9 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 	}
 	s.stopping = mode
 	s.shared.board.Stopping().Store(1) // nobody stays to whom connections could go
+	if s.former != nil {
+		s.former.Stopping().Store(1)
+	}
 	name := [...]string{stopGraceful: "graceful", stopQuick: "quick", stopImmediate: "immediate"}[mode]
 	if by != nil {
 		s.log.Info("stopping", "mode", name, "signal", by.String(), "workers", len(s.byPID))

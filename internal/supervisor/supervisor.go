@@ -43,16 +43,17 @@ type Supervisor struct {
 	ctx       context.Context // of everything that the loop starts; ends with the loop
 	shared    shared
 	server    *notify.Server
-	upstream  *notify.Client   // of whoever started us: the main process, or a test
-	lifeline  [2]int           // workers inherit the reading end; the other is the main process's, if there is one
-	keeper    *keeper          // nil: there is no main process
-	outputs   map[int][2]int   // pipes that are kept, by row
-	records   []keptGeneration // what was kept of generations when this process began
-	outdated  []*generation    // that are kept no longer; forget gives them back
-	tookOver  bool             // from a supervisor that died
-	inCharge  bool             // of the service; a successor is not before its commit
-	fatal     error            // why a successor gives up
-	succeeded bool             // another supervisor is in charge by now
+	upstream  *notify.Client    // of whoever started us: the main process, or a test
+	lifeline  [2]int            // workers inherit the reading end; the other is the main process's, if there is one
+	keeper    *keeper           // nil: there is no main process
+	outputs   map[int][2]int    // pipes that are kept, by row
+	records   []keptGeneration  // what was kept of generations when this process began
+	outdated  []*generation     // that are kept no longer; forget gives them back
+	tookOver  bool              // from a supervisor that died
+	inCharge  bool              // of the service; a successor is not before its commit
+	former    *scoreboard.Board // of the predecessor, whose rows this program does not understand; nil: it is the same
+	fatal     error             // why a successor gives up
+	succeeded bool              // another supervisor is in charge by now
 
 	events    chan event
 	ended     chan struct{}   // closed when the loop has ended, so that nobody waits to tell it something

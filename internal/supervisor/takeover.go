@@ -259,9 +259,14 @@ func (s *Supervisor) output(row *scoreboard.Row) (pipe [2]int, err error) {
 		return [2]int{}, err
 	}
 	s.outputs[row.Index()] = pipe
-	s.keeper.store(outputName(row.Index())+"/r", pipe[0])
-	s.keeper.store(outputName(row.Index())+"/w", pipe[1])
+	s.keepOutput(row.Index())
 	return pipe, nil
+}
+
+// keepOutput has the main process keep the pipe of a row.
+func (s *Supervisor) keepOutput(row int) {
+	s.keeper.store(outputName(row)+"/r", s.outputs[row][0])
+	s.keeper.store(outputName(row)+"/w", s.outputs[row][1])
 }
 
 // awaitMain stops the service when the main process has died.

@@ -2,6 +2,8 @@ package supervisor
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -10,6 +12,7 @@ import (
 
 	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/upgrade"
@@ -159,6 +162,7 @@ func (s *Supervisor) onUpgraded(e upgradedEvent) {
 	board := s.shared.board
 	if e.err == nil {
 		s.succeeded = true
+		s.leaveSums()
 		result := admin.ReloadResult{
 			Outcome: rollout.Committed.String(), Generation: board.Committed().Load(), Took: admin.Duration(s.now() - e.op.began),
 			Message: fmt.Sprintf("generation %d serves", board.Committed().Load()),
@@ -179,6 +183,9 @@ func (s *Supervisor) onUpgraded(e upgradedEvent) {
 	s.settleRounds()
 	s.adoptWorkers() // what it started leaves by itself
 	s.tidy()
+	for row := range s.outputs { // one with another scoreboard has had other pipes kept
+		s.keepOutput(row)
+	}
 	said := cutProgress(e.said)
 	if said == "" {
 		said = e.err.Error()
@@ -252,13 +259,15 @@ func (m *Main) succeeds() bool { return m != nil && m.upgrader != nil && m.upgra
 // prepareSuccession makes what the successor needs of the generation in charge, whose
 // workers stay its supervisor's.
 func (s *Supervisor) prepareSuccession() error {
-	if err := s.openKeptBoard(); err != nil {
+	if err := s.openFormerBoard(); err != nil {
 		return err
 	}
 	if err := s.restoreKept(); err != nil {
 		return err
 	}
-	s.restoreOutputs()
+	if s.former == nil { // else what is kept belongs to rows of another board
+		s.restoreOutputs()
+	}
 	s.everReady, s.announced = true, true
 	for _, p := range s.gen.pools {
 		s.proven[p.name] = true
@@ -274,6 +283,93 @@ func (s *Supervisor) prepareSuccession() error {
 	return nil
 }
 
+// openFormerBoard maps the predecessor's scoreboard. Where this program does not understand
+// its rows it makes another, and has of the former one the words, which say who is in charge.
+func (s *Supervisor) openFormerBoard() error {
+	fd, _ := s.opts.Main.heldFD(ipc.FDBoard)
+	known, err := scoreboard.Open(fd)
+	if err == nil {
+		_ = known.Close()
+		return s.openKeptBoard()
+	}
+	if s.former, err = scoreboard.OpenWords(fd); err != nil {
+		return &ipc.Failure{
+			Exit: ipc.ExitUnavailable, What: "succeed the supervisor that runs: " + err.Error(), Err: err,
+			Try: "upgrade by way of the releases between, or restart the service",
+		}
+	}
+	if s.shared, err = newShared(); err != nil {
+		return err
+	}
+	number := s.former.Generation().Add(1) // which is the next one's, on both
+	s.shared.board.Generation().Store(number - 1)
+	s.shared.board.Committed().Store(s.former.Committed().Load())
+	s.shared.board.Taker().Store(s.former.Taker().Load())
+	return nil
+}
+
+// leaveSums has the main process keep what the scoreboard has counted, for a successor with
+// another layout.
+func (s *Supervisor) leaveSums() {
+	data, err := json.Marshal(s.shared.board.Sums())
+	if err != nil {
+		s.log.Warn("sums of the scoreboard not left", "err", err)
+		return
+	}
+	fd, err := activation.Sealed("preforkd-sums", data)
+	if err != nil {
+		s.log.Warn("sums of the scoreboard not left", "err", err)
+		return
+	}
+	s.keeper.store(ipc.KeptSums, fd)
+	activation.Close(fd)
+}
+
+// sumsLimit is how long a predecessor may take to leave its sums.
+const sumsLimit = 5 * time.Second
+
+// carrySums begins the counters of the new scoreboard with what the predecessor's has, so
+// that none falls. What its workers count while they drain is lost.
+func (s *Supervisor) carrySums() {
+	s.keeper.store(ipc.FDBoard, s.shared.boardFD)
+	ctx, cancel := context.WithTimeout(s.ctx, sumsLimit)
+	defer cancel()
+	s.opts.Main.upgrader.Left(ctx)
+	err := s.refetch()
+	if err == nil {
+		var sums scoreboard.Sums
+		if sums, err = s.takeSums(); err == nil {
+			err = s.shared.board.Carry(sums)
+		}
+	}
+	if err != nil {
+		s.log.Error("counters begin anew", "err", err)
+	}
+}
+
+func (s *Supervisor) takeSums() (sums scoreboard.Sums, err error) {
+	fd := s.opts.Main.take(ipc.KeptSums)
+	if fd < 0 {
+		return sums, errors.New("the predecessor left no sums")
+	}
+	data, err := activation.ReadSealed(fd)
+	if err == nil {
+		err = json.Unmarshal(data, &sums)
+	}
+	return sums, err
+}
+
+// refetch looks anew at what the main process keeps.
+func (s *Supervisor) refetch() error {
+	main := s.opts.Main
+	main.close()
+	held, err := main.client.Fetch()
+	if err == nil {
+		main.held = held
+	}
+	return err
+}
+
 // say tells the predecessor, and whoever asked it, how the upgrade goes.
 func (s *Supervisor) say(text string) {
 	if s.opts.Main.succeeds() && !s.inCharge {
@@ -283,11 +379,15 @@ func (s *Supervisor) say(text string) {
 
 // succeed puts this process in charge. False: another is by now.
 func (s *Supervisor) succeed() bool {
-	main := s.opts.Main
-	if !s.shared.board.Owner().CompareAndSwap(uint64(main.upgrader.Parent()), uint64(s.pid)) {
+	board := s.shared.board
+	if s.former != nil {
+		board = s.former
+	}
+	if !board.Owner().CompareAndSwap(uint64(s.opts.Main.upgrader.Parent()), uint64(s.pid)) {
 		s.fatal = &ipc.Failure{Exit: ipc.ExitBug, What: "the supervisor that began this upgrade is no longer in charge"}
 		return false
 	}
+	s.shared.board.Owner().Store(uint64(s.pid))
 	s.inCharge = true
 	return true
 }
@@ -303,6 +403,10 @@ func (s *Supervisor) succession() {
 	if err := main.upgrader.Ready(); err != nil {
 		s.log.Warn("the predecessor has died", "err", err)
 	}
+	if s.former != nil {
+		s.former.Committed().Store(s.gen.number) // the predecessor's workers see that
+		s.carrySums()
+	}
 	s.keepNotify()
 	_ = s.upstream.SendWait(fmt.Sprintf("MAINPID=%d", s.pid), "READY=1", ipc.KeyProgram+"="+main.program)
 	if err := s.openOps(); err != nil {
@@ -311,11 +415,10 @@ func (s *Supervisor) succession() {
 	if err := s.openAdmin(); err != nil {
 		s.log.Error("no admin socket", "err", err)
 	}
-	main.close()
-	if held, err := main.client.Fetch(); err != nil { // the predecessor has started workers meanwhile
-		s.log.Warn("output of the predecessor's workers may be lost", "err", err)
-	} else {
-		main.held = held
+	if s.former == nil {
+		if err := s.refetch(); err != nil { // the predecessor has started workers meanwhile
+			s.log.Warn("output of the predecessor's workers may be lost", "err", err)
+		}
 		s.restoreOutputs()
 	}
 	s.adoptWorkers()

@@ -68,15 +68,25 @@ func Open(fd int) (*Board, error) { return openWith(fd, unix.MAP_POPULATE) }
 // board's memory it has what it has looked at.
 func OpenSparse(fd int) (*Board, error) { return openWith(fd, 0) }
 
+// OpenWords is Open for a board whose rows have a layout that this program does not know: it
+// has no rows then, and no models.
+func OpenWords(fd int) (*Board, error) {
+	b, err := open(fd, 0, newWords)
+	if err != nil {
+		return nil, fmt.Errorf("open the scoreboard's words: %w", err)
+	}
+	return b, nil
+}
+
 func openWith(fd, flags int) (*Board, error) {
-	b, err := open(fd, flags)
+	b, err := open(fd, flags, newBoard)
 	if err != nil {
 		return nil, fmt.Errorf("open the scoreboard: %w", err)
 	}
 	return b, nil
 }
 
-func open(fd, flags int) (*Board, error) {
+func open(fd, flags int, view func([]byte) (*Board, error)) (*Board, error) {
 	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	if errors.Is(err, unix.EINVAL) { // fcntl(2): the file system knows no seals
 		return nil, errors.New("it is no memory file")
@@ -98,7 +108,7 @@ func open(fd, flags int) (*Board, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := newBoard(mem)
+	b, err := view(mem)
 	if err != nil {
 		_ = unix.Munmap(mem)
 		return nil, err
@@ -112,6 +122,27 @@ func mapShared(fd int, size uint64, flags int) ([]byte, error) {
 	return unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|flags)
 }
 
+// newWords is newBoard without rows.
+func newWords(mem []byte) (*Board, error) {
+	sections, err := parseHeader(bytes.Clone(mem[:headerBytes]), uint64(len(mem)))
+	if err != nil {
+		return nil, err
+	}
+	b := &Board{mem: mem}
+	return b, b.addWords(sections)
+}
+
+func (b *Board) addWords(sections map[string]section) error {
+	words, err := need(sections, sectionWords, wordBytes, knownWords)
+	if err != nil {
+		return err
+	}
+	for i := range uint64(knownWords) {
+		b.words = append(b.words, wordAt(b.mem, words.offset+i*words.rowBytes))
+	}
+	return nil
+}
+
 // newBoard checks the header in mem and points into the sections.
 func newBoard(mem []byte) (*Board, error) {
 	// The copy cannot change between check and use.
@@ -119,8 +150,8 @@ func newBoard(mem []byte) (*Board, error) {
 	if err != nil {
 		return nil, err
 	}
-	words, err := need(sections, sectionWords, wordBytes, knownWords)
-	if err != nil {
+	b := &Board{mem: mem}
+	if err := b.addWords(sections); err != nil {
 		return nil, err
 	}
 	rows, err := need(sections, sectionRows, rowBytes, 1)
@@ -142,10 +173,6 @@ func newBoard(mem []byte) (*Board, error) {
 		if models.rows > maxModels {
 			return nil, fmt.Errorf("section %s: %d rows are more than %d", models.name, models.rows, maxModels)
 		}
-	}
-	b := &Board{mem: mem}
-	for i := range uint64(knownWords) {
-		b.words = append(b.words, wordAt(mem, words.offset+i*words.rowBytes))
 	}
 	for i := range rows.rows {
 		b.rows = append(b.rows, &Row{

@@ -126,6 +126,14 @@ func (b *Board) Latencies() *Distribution {
 	return d
 }
 
+// add counts what d has.
+func (h *Histogram) add(d *Distribution) {
+	for i, n := range d.Buckets {
+		h.buckets[i].Add(n)
+	}
+	h.sum.Add(d.Sum)
+}
+
 // Since returns what was counted after earlier, an older sum over the same rows.
 func (d *Distribution) Since(earlier *Distribution) *Distribution {
 	diff := &Distribution{Sum: d.Sum - earlier.Sum}

@@ -32,10 +32,13 @@ const (
 // Sections. A name is never given another meaning: another layout gets another name.
 const (
 	sectionWords   = "words"
-	sectionRows    = "rows"
 	sectionLatency = "latency"
 	sectionModels  = "models" // a board of an earlier version has none
 )
+
+// sectionRows is one of them. A linker can set it, so that a test has programs that do not
+// understand each other's boards.
+var sectionRows = "rows"
 
 // The words, by row of their section. The section has room for more, which are zero
 // until a later version gives them a meaning.

@@ -120,3 +120,43 @@ func (b *Board) Gauges() Gauges {
 // ever tells whether anybody has held the row: most rows of a board are never touched,
 // and sums need not read them.
 func (r *Row) ever() bool { return r.claim.Load() != 0 }
+
+// Sums are what the rows of a board have counted: what a supervisor leaves to one that has
+// another layout.
+type Sums struct {
+	Counts    Counts
+	Latencies *Distribution
+}
+
+// Sums returns them.
+func (b *Board) Sums() Sums { return Sums{b.Totals(), b.Latencies()} }
+
+// Carry adds the sums of another board to one of this board's rows, whose next holder goes on
+// from there.
+func (b *Board) Carry(s Sums) error {
+	r, err := b.Claim(Holder{})
+	if err != nil {
+		return err
+	}
+	r.add(s.Counts)
+	if s.Latencies != nil {
+		r.Latency.add(s.Latencies)
+	}
+	r.Settle(0, 0, ExitNone)
+	return nil
+}
+
+func (f *Fields) add(c Counts) {
+	f.Requests.Add(c.Requests)
+	for i, n := range c.Responses {
+		f.Responses[i].Add(n)
+	}
+	f.Accepted.Add(c.Accepted)
+	f.Adopted.Add(c.Adopted)
+	f.HandedOver.Add(c.HandedOver)
+	f.HandoffRefused.Add(c.HandoffRefused)
+	f.EngineCalls.Add(c.EngineCalls)
+	f.EngineNs.Add(c.EngineNs)
+	f.Lost.Add(c.Lost)
+	f.Exits.Add(c.Exits)
+}
