@@ -225,3 +225,24 @@ func switches(t *testing.T, pid int) (n int) {
 	}
 	return n
 }
+
+// TestThawedServiceGoesOn: a container that was frozen kills nobody when it goes on.
+func TestThawedServiceGoesOn(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{})
+	before := fmt.Sprint(s.Supervisor(), s.Workers())
+	all := append([]int{s.Main, s.PID}, s.Workers()...)
+	for _, pid := range all {
+		if !testkit.Freeze(t, pid) {
+			t.Fatalf("process %d has ended", pid)
+		}
+	}
+	time.Sleep(8 * time.Second) // longer than a supervisor alone may stand still
+	for _, pid := range all {
+		kill(t, pid, syscall.SIGCONT)
+	}
+	generation := status1(t, socket).Generation
+	time.Sleep(3 * time.Second) // as many looks as it takes to kill one
+	if after := fmt.Sprint(s.Supervisor(), s.Workers()); after != before || status1(t, socket).Generation != generation {
+		t.Errorf("%s, before %s", after, before)
+	}
+}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"preforkd/internal/load"
 	"preforkd/internal/testkit"
@@ -323,4 +326,32 @@ func TestUpgradeWithoutDescriptors(t *testing.T) {
 	if served == 0 {
 		t.Error("no limit was enough")
 	}
+}
+
+// TestUpgradeOnAFullDisk: what the next generation needs and cannot write takes the upgrade
+// back; the copies of the models that serve are where they were.
+func TestUpgradeOnAFullDisk(t *testing.T) {
+	const conns = 16
+	cache := t.TempDir()
+	if err := unix.Mount("tmpfs", cache, "tmpfs", 0, "size=4m"); err != nil {
+		t.Skipf("mount a file system of 4 MB: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(cache, unix.MNT_DETACH) })
+	models := copyModels(t)
+	s, socket := reloadable(t, testkit.Options{Models: models, Cache: cache})
+	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
+	dir := installation(t)
+	filler := filepath.Join(cache, "filler")
+	if err := os.WriteFile(filler, make([]byte, 8<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	write(t, filepath.Join(models, "digits/1/note"), strings.Repeat("more to copy ", 1<<14))
+	ends(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, 4, "upgrade taken back", "no space left on device")
+	answers(t, g, 100)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	upgradeTo(t, s, socket, dir)
+	answers(t, g, 100)
+	untouched(t, end(), conns)
 }
