@@ -190,6 +190,14 @@ func (a *Anchor) forward(sig syscall.Signal) {
 	a.child.signal(sig)
 }
 
+// deliver passes on the signals that were held back for a supervisor that listens.
+func (a *Anchor) deliver() {
+	for _, sig := range a.pending {
+		a.child.signal(sig)
+	}
+	a.pending = nil
+}
+
 // messageEvent is a message whose descriptors are in the vault by now.
 type messageEvent struct {
 	pid      int
@@ -236,13 +244,8 @@ func (a *Anchor) onMessage(e messageEvent) {
 	if e.program != "" {
 		a.opts.Program = e.program
 	}
-	if !a.child.spoke {
-		a.child.spoke = true
-		for _, sig := range a.pending {
-			a.child.signal(sig)
-		}
-		a.pending = nil
-	}
+	a.child.spoke = true
+	a.deliver()
 	for _, line := range e.lines {
 		switch line {
 		case "READY=1":
@@ -304,8 +307,7 @@ func (a *Anchor) onDied() (status int, done bool) {
 	a.child = nil
 	a.pulse.reset()
 	end := gone.status
-	switch {
-	case a.stopping, !a.ready:
+	if a.stopping || !a.ready {
 		return a.finish(exitStatus(end)), true
 	}
 	if board := a.pulse.board; board != nil {

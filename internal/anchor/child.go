@@ -83,6 +83,7 @@ func (a *Anchor) follow(pid int) bool {
 	c := &child{pid: pid, pidfd: pidfd, spoke: true}
 	a.child, a.started, a.quick = c, time.Now(), 0
 	a.pulse.reset()
+	a.deliver()
 	a.log.Info("another supervisor is in charge", "pid", pid)
 	own, err := activation.Duplicate(pidfd)
 	if err != nil {
