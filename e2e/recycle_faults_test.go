@@ -94,7 +94,7 @@ func TestRecycleUnderLoad(t *testing.T) {
 		times       int
 		think       time.Duration
 	}{
-		{"requests", "recycle.requests=200", times(12, 200), 0},
+		{"requests", "recycle.requests=200", times(12, 100), 0},
 		{"age", "recycle.age=300ms", times(8, 100), think},
 	} {
 		t.Run(c.reason, func(t *testing.T) {

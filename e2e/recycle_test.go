@@ -38,7 +38,7 @@ func TestRecycleByRequests(t *testing.T) {
 	const conns = 64
 	s, socket := reloadable(t, testkit.Options{Workers: 3, Set: []string{"recycle.requests=200"}})
 	_, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
-	awaitRecycled(t, socket, "requests", times(8, 200))
+	awaitRecycled(t, socket, "requests", times(8, 100))
 	if got := len(status1(t, socket).Pools[0].Slots); got < 3 {
 		t.Errorf("%d slots", got)
 	}

@@ -110,6 +110,16 @@ func (k *keeper) remove(name string) {
 	}
 }
 
+// settle returns when the main process has read what it was told.
+func (k *keeper) settle() {
+	if k == nil || k.dead.Load() {
+		return
+	}
+	if err := k.client.Barrier(); err != nil {
+		k.log.Warn("main process does not answer", "err", err)
+	}
+}
+
 // fresh returns a name with prefix that nothing has had.
 func fresh(prefix string) string { return prefix + rand.Text() }
 

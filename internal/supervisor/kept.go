@@ -161,6 +161,7 @@ func (s *Supervisor) sweep(generations ...*generation) {
 	}
 	slices.Sort(dirs)
 	s.sweeps.Go(func() {
+		s.keeper.settle() // the main process has leases, too, until it has read that they are given back
 		for _, dir := range slices.Compact(dirs) {
 			n, err := cache.Sweep(dir)
 			if err != nil {
