@@ -65,7 +65,7 @@ func TestSupervisorKilled(t *testing.T) {
 				}
 				g, end := stormAt(t, address, load.Options{Conns: conns, Keepalive: true})
 				_, endFresh := stormAt(t, address, load.Options{Conns: 4, Think: 5 * time.Millisecond})
-				for range times(2, 20) {
+				for range times(2, 6) {
 					answers(t, g, 200)
 					killSupervisor(t, s, socket)
 				}
@@ -82,7 +82,7 @@ func TestSupervisorKilled(t *testing.T) {
 // TestSupervisorAndWorkersKilled: connections wait in the kernel, and nobody is refused.
 func TestSupervisorAndWorkersKilled(t *testing.T) {
 	s, socket := reloadable(t, testkit.Options{})
-	for range times(2, 20) {
+	for range times(2, 6) {
 		pids := append(s.Workers(), s.Supervisor())
 		generation := status1(t, socket).Generation
 		for _, pid := range pids {
@@ -150,7 +150,7 @@ func TestSupervisorKilledInReload(t *testing.T) {
 	command, shut := gatedWorker(t)
 	s, socket := reloadable(t, testkit.Options{Config: "worker: {kind: preforkd, command: [" + command + "]}\n"})
 	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
-	for range times(2, 20) {
+	for range times(2, 6) {
 		answers(t, g, 100)
 		old, generation := s.Supervisor(), status1(t, socket).Generation
 		open := shut()

@@ -131,7 +131,7 @@ func TestSupervisorsKilledInUpgrade(t *testing.T) {
 	s, socket := reloadable(t, testkit.Options{Config: "reload: {bake: 50ms, trial: 50ms}\n"})
 	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
 	dir := installation(t)
-	for i := range times(6, 60) {
+	for i := range times(6, 20) {
 		answers(t, g, 100)
 		old := s.Supervisor()
 		ended := make(chan struct{})
@@ -275,7 +275,7 @@ func TestSuccessorKilledAtOnce(t *testing.T) {
 	s, socket := reloadable(t, testkit.Options{})
 	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
 	dir := installation(t)
-	for range times(3, 30) {
+	for range times(3, 8) {
 		answers(t, g, 100)
 		old := s.Supervisor()
 		must(t, socket, []string{"upgrade", filepath.Join(dir, "preforkd")}, "serves")
