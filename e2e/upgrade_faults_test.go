@@ -184,6 +184,9 @@ func TestStopInUpgrade(t *testing.T) {
 	if err := testkit.Await(func() bool { return len(testkit.Children(t, old)) > 2 }); err != nil {
 		t.Fatal(err)
 	}
+	for _, args := range [][]string{{"upgrade", "--no-wait"}, {"reload", "--no-wait"}, {"rollback", "--no-wait"}, {"scale", "3", "--no-wait"}} {
+		ends(t, socket, args, 75, "an upgrade is under way")
+	}
 	s.Signal(syscall.SIGTERM)
 	if status := s.Wait(); status != 0 {
 		t.Errorf("exit status %d", status)
