@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"preforkd/internal/load"
+	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/testkit"
 )
 
@@ -82,7 +84,9 @@ func TestUpgradeHangs(t *testing.T) {
 func TestUpgradeTakenBack(t *testing.T) {
 	const conns = 16
 	models := copyModels(t)
-	s, socket := reloadable(t, testkit.Options{Models: models, Cache: t.TempDir()})
+	s, socket := reloadable(t, testkit.Options{
+		Models: models, Cache: t.TempDir(), Set: []string{"worker.max_crashes=1000", "worker.max_backoff=1ms"},
+	})
 	g, end := storm(t, s, load.Options{Conns: conns, Keepalive: true})
 	held := testkit.Descriptors(t, s.Main)
 	dir := installation(t)
@@ -154,7 +158,12 @@ func TestSupervisorsKilledInUpgrade(t *testing.T) {
 		}
 		<-ended
 		if err := testkit.Await(func() bool {
-			st, pid := status1(t, socket), s.Supervisor()
+			pid := s.Supervisor() // the main process may wait before it starts one
+			out, code := command(t, socket, "status", "--json")
+			var st admin.Status
+			if code != 0 || json.Unmarshal([]byte(out), &st) != nil {
+				return false
+			}
 			for _, sl := range st.Pools[0].Slots {
 				if sl.State != "ready" || sl.Generation != st.Generation {
 					return false
