@@ -49,8 +49,13 @@ func (s *Supervisor) start(sl *poolSlot) {
 	if sl.pool.other {
 		s.watch(w)
 	}
+	s.awaitEnd(w)
+}
+
+// awaitEnd has the loop hear when the process of w has ended.
+func (s *Supervisor) awaitEnd(w *worker) {
 	go func() { // ends when the process has
-		<-proc.Done()
+		<-w.proc.Done()
 		s.send(endedEvent{w})
 	}()
 }

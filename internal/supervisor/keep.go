@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -86,24 +85,20 @@ func (s *Supervisor) keepGeneration(k *kept) {
 		}
 		r.Pools = append(r.Pools, kp)
 	}
-	i := 0
-	for _, l := range g.leases {
-		for _, fd := range l.Descriptors() {
-			s.keeper.store(keptName(g.number, "lease", strconv.Itoa(i)), fd)
-			i++
-		}
+	for i, fd := range g.leaseDescriptors() {
+		s.keeper.store(keptName(g.number, "lease", strconv.Itoa(i)), fd)
 	}
-	data, err := json.Marshal(r)
-	if err == nil {
-		var fd int
-		if fd, err = activation.Sealed("preforkd-generation", data); err == nil {
-			s.keeper.store(keptName(g.number), fd)
-			activation.Close(fd)
-		}
-	}
-	if err != nil {
+	if err := s.keeper.storeJSON(keptName(g.number), r); err != nil {
 		s.log.Error("generation not kept: it would not survive this process", "generation", g.number, "err", err)
 	}
+}
+
+// leaseDescriptors are those that hold g's leases.
+func (g *generation) leaseDescriptors() (fds []int) {
+	for _, l := range g.leases {
+		fds = append(fds, l.Descriptors()...)
+	}
+	return fds
 }
 
 // unkeep has the main process give g back.
@@ -117,12 +112,8 @@ func (s *Supervisor) unkeep(g *generation) {
 		s.keeper.remove(keptName(g.number, p.name, "worker"))
 		s.keeper.remove(keptName(g.number, p.name, "engine"))
 	}
-	i := 0
-	for _, l := range g.leases {
-		for range l.Descriptors() {
-			s.keeper.remove(keptName(g.number, "lease", strconv.Itoa(i)))
-			i++
-		}
+	for i := range g.leaseDescriptors() {
+		s.keeper.remove(keptName(g.number, "lease", strconv.Itoa(i)))
 	}
 }
 
@@ -132,12 +123,8 @@ func (m *Main) records() (all []keptGeneration, err error) {
 		if strings.Count(name, "/") > 1 {
 			continue
 		}
-		data, err := activation.ReadSealed(m.take(name))
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
 		var r keptGeneration
-		if err := json.Unmarshal(data, &r); err != nil {
+		if err := readJSON(m.take(name), &r); err != nil {
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		all = append(all, r)

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -99,6 +100,30 @@ func (k *keeper) store(name string, fd int) {
 	if err := k.client.Store(name, fd); err != nil {
 		k.log.Error("descriptor not kept: it would not survive this process", "name", name, "err", err)
 	}
+}
+
+// storeJSON keeps v as JSON in sealed memory; readJSON reads it.
+func (k *keeper) storeJSON(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	fd, err := activation.Sealed("preforkd-"+name, data)
+	if err != nil {
+		return err
+	}
+	k.store(name, fd)
+	activation.Close(fd)
+	return nil
+}
+
+// readJSON reads what storeJSON has kept, and closes fd.
+func readJSON(fd int, into any) error {
+	data, err := activation.ReadSealed(fd)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, into)
 }
 
 func (k *keeper) remove(name string) {

@@ -120,13 +120,18 @@ func (p *programs) differ(next *programs) (lines []string) {
 		if f.old == nil || f.new == nil || f.old.Name() != f.new.Name() { // the settings tell
 			continue
 		}
-		a, err := f.old.Stat()
-		b, err2 := f.new.Stat()
-		if err == nil && err2 == nil && !os.SameFile(a, b) {
+		if differentFiles(f.old, f.new) {
 			lines = append(lines, fmt.Sprintf("%s: another file at %s", f.what, f.new.Name()))
 		}
 	}
 	return lines
+}
+
+// differentFiles tells whether a and b are known not to be one file.
+func differentFiles(a, b *os.File) bool {
+	x, err := a.Stat()
+	y, err2 := b.Stat()
+	return err == nil && err2 == nil && !os.SameFile(x, y)
 }
 
 // openBinary opens the program at path if the kernel can execute it through a

@@ -170,6 +170,11 @@ func (s *Supervisor) progress(op *operation, a rollout.Action) {
 	s.log.Info("reload", "pool", pool, "phase", a.Phase.String(), "ready", a.Ready, "of", a.Of, "reason", a.Reason)
 	s.emit(admin.Event{Kind: op.purpose.String(), Text: text, Pool: pool, Generation: op.next.number})
 	p := admin.Progress{Time: time.Now(), Phase: a.Phase.String(), Text: text, Ready: a.Ready, Of: a.Of}
+	op.report(p)
+}
+
+// report tells those who wait for op.
+func (op *operation) report(p admin.Progress) {
 	for _, w := range op.waiters {
 		if w.progress != nil {
 			w.progress(p)

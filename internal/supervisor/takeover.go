@@ -183,10 +183,7 @@ func (s *Supervisor) adopt(row *scoreboard.Row, pid int) *worker {
 	}
 	s.byPID[pid] = w
 	s.oom.started(w)
-	go func() { // ends when the process has
-		<-w.proc.Done()
-		s.send(endedEvent{w})
-	}()
+	s.awaitEnd(w)
 	return w
 }
 

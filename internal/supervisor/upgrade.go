@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -79,9 +78,7 @@ func (s *Supervisor) another(g *generation) bool {
 	if main == nil || main.succeeds() && !s.inCharge || g.program == nil {
 		return false
 	}
-	a, err := g.program.Stat()
-	b, err2 := main.self.Stat()
-	return err == nil && err2 == nil && !os.SameFile(a, b)
+	return differentFiles(g.program, main.self)
 }
 
 // order returns what op starts.
@@ -143,12 +140,7 @@ func (s *Supervisor) upgradeSays(op *operation, line string) {
 		return
 	}
 	s.log.Info("upgrade", "phase", text)
-	p := admin.Progress{Time: time.Now(), Phase: "upgrade", Text: text}
-	for _, w := range op.waiters {
-		if w.progress != nil {
-			w.progress(p)
-		}
-	}
+	op.report(admin.Progress{Time: time.Now(), Phase: "upgrade", Text: text})
 }
 
 // progressPrefix is before what a successor says of its progress.
@@ -286,12 +278,13 @@ func (s *Supervisor) prepareSuccession() error {
 // openFormerBoard maps the predecessor's scoreboard. Where this program does not understand
 // its rows it makes another, and has of the former one the words, which say who is in charge.
 func (s *Supervisor) openFormerBoard() error {
-	fd, _ := s.opts.Main.heldFD(ipc.FDBoard)
-	known, err := scoreboard.Open(fd)
+	fd := s.opts.Main.take(ipc.FDBoard)
+	board, err := scoreboard.Open(fd)
 	if err == nil {
-		_ = known.Close()
-		return s.openKeptBoard()
+		s.shared = shared{board: board, boardFD: fd}
+		return nil
 	}
+	defer activation.Close(fd)
 	if s.former, err = scoreboard.OpenWords(fd); err != nil {
 		return &ipc.Failure{
 			Exit: ipc.ExitUnavailable, What: "succeed the supervisor that runs: " + err.Error(), Err: err,
@@ -311,18 +304,9 @@ func (s *Supervisor) openFormerBoard() error {
 // leaveSums has the main process keep what the scoreboard has counted, for a successor with
 // another layout.
 func (s *Supervisor) leaveSums() {
-	data, err := json.Marshal(s.shared.board.Sums())
-	if err != nil {
+	if err := s.keeper.storeJSON(ipc.KeptSums, s.shared.board.Sums()); err != nil {
 		s.log.Warn("sums of the scoreboard not left", "err", err)
-		return
 	}
-	fd, err := activation.Sealed("preforkd-sums", data)
-	if err != nil {
-		s.log.Warn("sums of the scoreboard not left", "err", err)
-		return
-	}
-	s.keeper.store(ipc.KeptSums, fd)
-	activation.Close(fd)
 }
 
 // sumsLimit is how long a predecessor may take to leave its sums.
@@ -352,11 +336,7 @@ func (s *Supervisor) takeSums() (sums scoreboard.Sums, err error) {
 	if fd < 0 {
 		return sums, errors.New("the predecessor left no sums")
 	}
-	data, err := activation.ReadSealed(fd)
-	if err == nil {
-		err = json.Unmarshal(data, &sums)
-	}
-	return sums, err
+	return sums, readJSON(fd, &sums)
 }
 
 // refetch looks anew at what the main process keeps.

@@ -46,10 +46,9 @@ func Dial(name string) (*Client, error) {
 
 // newClient returns a client on fd, which it takes over.
 func newClient(fd int, name string, to unix.Sockaddr) (*Client, error) {
-	limit := unix.NsecToTimeval(waitLimit.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+	if err := limitWaits(fd, unix.SO_SNDTIMEO); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("limit the wait of a notify socket: %w", err)
+		return nil, err
 	}
 	return &Client{fd: fd, open: true, name: name, to: to}, nil
 }
@@ -73,22 +72,42 @@ func (c *Client) send(flags int, fds []int, lines []string) error {
 	if !c.open {
 		return nil
 	}
+	if err := sendLines(c.fd, c.to, flags, fds, lines); err != nil {
+		return fmt.Errorf("notify %s: %w", c.name, err)
+	}
+	return nil
+}
+
+// limitWaits bounds what waits on fd by waitLimit: SO_SNDTIMEO or SO_RCVTIMEO (socket(7)).
+func limitWaits(fd, option int) error {
+	limit := unix.NsecToTimeval(waitLimit.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &limit); err != nil {
+		return fmt.Errorf("limit the wait of a notify socket: %w", err)
+	}
+	return nil
+}
+
+// uninterrupted calls again what a signal has ended, up to waitLimit in all. A wait with a
+// time limit is not restarted after one, whatever SA_RESTART says (signal(7)), and Go's
+// scheduler sends signals to threads that wait for long.
+func uninterrupted(call func() error) error {
+	begun := time.Now()
+	err := call()
+	for err == unix.EINTR && time.Since(begun) < waitLimit {
+		err = call()
+	}
+	return err
+}
+
+// sendLines sends lines, and descriptors along with them, as one message; to is nil on a
+// connected socket.
+func sendLines(fd int, to unix.Sockaddr, flags int, fds []int, lines []string) error {
 	text := []byte(strings.Join(lines, "\n"))
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	begun := time.Now()
-	err := unix.Sendmsg(c.fd, text, rights, c.to, unix.MSG_NOSIGNAL|flags)
-	// A wait with a time limit is not restarted after a signal, whatever SA_RESTART says
-	// (signal(7)), and Go's scheduler sends signals to threads that wait for long.
-	for err == unix.EINTR && time.Since(begun) < waitLimit {
-		err = unix.Sendmsg(c.fd, text, rights, c.to, unix.MSG_NOSIGNAL|flags)
-	}
-	if err != nil {
-		return fmt.Errorf("notify %s: %w", c.name, err)
-	}
-	return nil
+	return uninterrupted(func() error { return unix.Sendmsg(fd, text, rights, to, unix.MSG_NOSIGNAL|flags) })
 }
 
 // Close releases the socket.

@@ -133,9 +133,8 @@ func (c *Client) Fetch() (held map[string]int, err error) {
 	if err != nil {
 		return nil, err
 	}
-	limit := unix.NsecToTimeval(waitLimit.Nanoseconds())
-	if err := unix.SetsockoptTimeval(p[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
-		return nil, fmt.Errorf("limit the wait for what is kept: %w", err)
+	if err := limitWaits(p[0], unix.SO_RCVTIMEO); err != nil {
+		return nil, err
 	}
 	held = map[string]int{}
 	for {
@@ -156,11 +155,11 @@ func (c *Client) Fetch() (held map[string]int, err error) {
 func receiveHeld(fd int, held map[string]int) (last bool, err error) {
 	text := make([]byte, maxMessage)
 	oob := make([]byte, unix.CmsgSpace(4*maxDescriptors))
-	n, oobn, flags, _, err := unix.Recvmsg(fd, text, oob, unix.MSG_CMSG_CLOEXEC)
-	for errors.Is(err, unix.EINTR) {
+	var n, oobn, flags int
+	if err := uninterrupted(func() (err error) {
 		n, oobn, flags, _, err = unix.Recvmsg(fd, text, oob, unix.MSG_CMSG_CLOEXEC)
-	}
-	if err != nil {
+		return err
+	}); err != nil {
 		return false, err
 	}
 	_, fds := control(oob[:oobn])
@@ -187,9 +186,8 @@ func receiveHeld(fd int, held map[string]int) (last bool, err error) {
 // Answer answers a FETCH on the socket that came with it, which it closes.
 func Answer(fd int, held map[string]int) error {
 	defer unix.Close(fd)
-	limit := unix.NsecToTimeval(waitLimit.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
-		return fmt.Errorf("limit the wait of an answer: %w", err)
+	if err := limitWaits(fd, unix.SO_SNDTIMEO); err != nil {
+		return err
 	}
 	names := slices.Sorted(maps.Keys(held))
 	for {
@@ -203,15 +201,7 @@ func Answer(fd int, held map[string]int) error {
 		if len(names) == 0 {
 			lines = append(lines, "END=1")
 		}
-		var rights []byte
-		if len(fds) > 0 {
-			rights = unix.UnixRights(fds...)
-		}
-		err := unix.Sendmsg(fd, []byte(strings.Join(lines, "\n")), rights, nil, unix.MSG_NOSIGNAL)
-		for errors.Is(err, unix.EINTR) {
-			err = unix.Sendmsg(fd, []byte(strings.Join(lines, "\n")), rights, nil, unix.MSG_NOSIGNAL)
-		}
-		if err != nil {
+		if err := sendLines(fd, nil, 0, fds, lines); err != nil {
 			return fmt.Errorf("answer a fetch: %w", err)
 		}
 		if len(names) == 0 {

@@ -227,9 +227,9 @@ type Gauges struct{ InFlight, Connections, Idle int64 }
 
 // Settle ends a claim: it zeroes the gauges, records the exit and frees the row. Its
 // counters stay. pid is what PID returned, and the process must have ended; 0 takes
-// back a row for which no process has attached, -1 one whose claimer died while it settled it. It returns the gauges as the process
-// left them, and false without changing anything if the row's pid is another one by
-// now.
+// back a row for which no process has attached, -1 one whose claimer died while it settled
+// it. It returns the gauges as the process left them, and false without changing anything
+// if the row's pid is another one by now.
 //
 // Only the claimer calls it, or a successor once the claimer has died.
 func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {

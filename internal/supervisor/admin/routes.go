@@ -31,22 +31,23 @@ type route struct {
 	method string
 	keys   []string // of the query
 	serve  func(*call) error
+	body   string // the key of the query with which a request has a body; empty: it never has
 }
 
 // routes returns the handler of all paths.
 func (s *Server) routes() http.Handler {
 	table := map[string]route{
-		"/v1/status":    {http.MethodGet, nil, s.status},
-		"/v1/reload":    {http.MethodPost, []string{"dry_run", "no_wait"}, s.reload},
-		upgradePath:     {http.MethodPost, []string{"program", "no_wait", "env"}, s.upgrade},
-		rollbackPath:    {http.MethodPost, []string{"generation", "no_wait"}, s.rollback},
-		generationsPath: {http.MethodGet, nil, s.generations},
-		"/v1/scale":     {http.MethodPost, []string{"workers", "pool", "no_wait"}, s.scale},
-		"/v1/restart":   {http.MethodPost, []string{"slot", "all", "pool", "no_wait"}, s.restart},
-		modelsPath:      {http.MethodGet, nil, s.models},
-		releaseRoute:    {http.MethodPost, nil, s.release},
-		"/v1/stop":      {http.MethodPost, []string{"quick"}, s.stop},
-		"/v1/events":    {http.MethodGet, []string{"after", "follow"}, s.events},
+		"/v1/status":    {method: http.MethodGet, serve: s.status},
+		"/v1/reload":    {method: http.MethodPost, keys: []string{"dry_run", "no_wait"}, serve: s.reload},
+		upgradePath:     {method: http.MethodPost, keys: []string{"program", "no_wait", "env"}, serve: s.upgrade, body: "env"},
+		rollbackPath:    {method: http.MethodPost, keys: []string{"generation", "no_wait"}, serve: s.rollback},
+		generationsPath: {method: http.MethodGet, serve: s.generations},
+		"/v1/scale":     {method: http.MethodPost, keys: []string{"workers", "pool", "no_wait"}, serve: s.scale},
+		"/v1/restart":   {method: http.MethodPost, keys: []string{"slot", "all", "pool", "no_wait"}, serve: s.restart},
+		modelsPath:      {method: http.MethodGet, serve: s.models},
+		releaseRoute:    {method: http.MethodPost, serve: s.release},
+		"/v1/stop":      {method: http.MethodPost, keys: []string{"quick"}, serve: s.stop},
+		"/v1/events":    {method: http.MethodGet, keys: []string{"after", "follow"}, serve: s.events},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{w: w, r: r, control: http.NewResponseController(w), limit: s.write}
@@ -73,7 +74,8 @@ func (c *call) serve(table map[string]route) error {
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)
 	}
-	if c.r.ContentLength != 0 && !(c.r.URL.Path == upgradePath && c.r.URL.Query().Has("env")) { // nothing else here reads a body, and an unread one hides that its sender has gone
+	// An unread body hides that its sender has gone.
+	if c.r.ContentLength != 0 && (rt.body == "" || !c.r.URL.Query().Has(rt.body)) {
 		c.w.Header().Set("Connection", "close")
 		_ = c.control.SetReadDeadline(time.Now().Add(headerLimit))
 		return usage(c.r.URL.Path+": a request has no body", "write what you want into the query")
