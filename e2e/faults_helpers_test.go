@@ -93,18 +93,15 @@ func (f *site) worker(generation uint64, slot int) (pid int) {
 	return pid
 }
 
+// allReady tells whether every process of the main pool is ready and of the generation in charge.
+func allReady(st admin.Status) bool {
+	return !slices.ContainsFunc(st.Pools[0].Slots, func(s admin.Slot) bool { return s.State != "ready" || s.Generation != st.Generation })
+}
+
 // whole waits until every slot of the generation in charge has a ready worker.
 func (f *site) whole() {
 	f.t.Helper()
-	if testkit.Await(func() bool {
-		st := status1(f.t, f.socket)
-		for _, s := range st.Pools[0].Slots {
-			if s.State != "ready" || s.Generation != st.Generation {
-				return false
-			}
-		}
-		return true
-	}) != nil {
+	if testkit.Await(func() bool { return allReady(status1(f.t, f.socket)) }) != nil {
 		f.t.Fatal("not every worker came back")
 	}
 }

@@ -282,17 +282,7 @@ func TestRestartDuringOperations(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gate")
 	s, socket := reloadable(t, testkit.Options{Set: []string{"reload.bake=1s", "worker.kind=preforkd", "worker.command=" + later(t, path, ":")}})
 	g, end := storm(t, s, load.Options{Conns: clients, Think: think, Keepalive: true})
-	reload := exec.Command(filepath.Join(testkit.Programs(t), "preforkd"), "reload", "--admin", socket)
-	progress, err := reload.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := reload.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := progress.Read(make([]byte, 1)); err != nil { // it is under way
-		t.Fatal(err)
-	}
+	reload := reloadUnderWay(t, socket)
 	if out, code := command(t, socket, "restart", "0", "--no-wait"); code != ipc.ExitTryAgain || !strings.Contains(out, "a reload is under way") {
 		t.Errorf("%d: %s", code, out)
 	}

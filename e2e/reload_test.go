@@ -208,19 +208,26 @@ func TestManyHangups(t *testing.T) {
 	}
 }
 
-func TestSecondReload(t *testing.T) {
-	s, socket := reloadable(t, testkit.Options{Set: []string{"reload.bake=1s"}})
-	follow := exec.Command(filepath.Join(testkit.Programs(t), "preforkd"), "reload", "--admin", socket)
-	progress, err := follow.StderrPipe()
+// reloadUnderWay starts the command, and returns when it has said that something happens.
+func reloadUnderWay(t *testing.T, socket string) *exec.Cmd {
+	t.Helper()
+	reload := exec.Command(filepath.Join(testkit.Programs(t), "preforkd"), "reload", "--admin", socket)
+	progress, err := reload.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := follow.Start(); err != nil {
+	if err := reload.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := progress.Read(make([]byte, 1)); err != nil { // it is under way
+	if _, err := progress.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
+	return reload
+}
+
+func TestSecondReload(t *testing.T) {
+	s, socket := reloadable(t, testkit.Options{Set: []string{"reload.bake=1s"}})
+	follow := reloadUnderWay(t, socket)
 	if out, code := command(t, socket, "reload", "--no-wait"); code != ipc.ExitTryAgain {
 		t.Errorf("%d: %s", code, out)
 	}

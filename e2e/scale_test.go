@@ -181,17 +181,7 @@ esac
 func TestScaleDuringReload(t *testing.T) {
 	o := testkit.Options{Config: "workers: 2\nlisten: [\"127.0.0.1:0\"]\n", Bare: true, Set: []string{"reload.bake=1s"}}
 	s, socket := reloadable(t, o)
-	reload := exec.Command(filepath.Join(testkit.Programs(t), "preforkd"), "reload", "--admin", socket)
-	progress, err := reload.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := reload.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := progress.Read(make([]byte, 1)); err != nil { // it is under way
-		t.Fatal(err)
-	}
+	reload := reloadUnderWay(t, socket)
 	s.Signal(syscall.SIGTTIN)
 	if out, code := command(t, socket, "scale", "+1", "--no-wait"); code != ipc.ExitTryAgain || !strings.Contains(out, "a reload is under way") {
 		t.Errorf("%d: %s", code, out)

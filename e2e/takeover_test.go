@@ -33,18 +33,25 @@ func takenOver(t *testing.T, s *testkit.Service, socket string, old int, generat
 	}
 	if err := testkit.Await(func() bool {
 		st := status1(t, socket)
-		if st.PID == old || st.Generation <= generation {
-			return false
-		}
-		for _, sl := range st.Pools[0].Slots {
-			if sl.State != "ready" || sl.Generation != st.Generation {
-				return false
-			}
-		}
-		return len(st.Pools[0].Slots) == st.Pools[0].Size
+		return st.PID != old && st.Generation > generation && allReady(st) && len(st.Pools[0].Slots) == st.Pools[0].Size
 	}); err != nil {
 		t.Fatalf("workers not replaced: %+v", status1(t, socket).Pools)
 	}
+}
+
+// reachedOver starts a service that listens on a socket of network, tcp or unix, and returns
+// its address as load.Options have it.
+func reachedOver(t *testing.T, network string, o testkit.Options) (s *testkit.Service, socket, address string) {
+	t.Helper()
+	if network == "unix" {
+		address = "unix:" + filepath.Join(t.TempDir(), "http.sock")
+		o.Listen = []string{address}
+	}
+	s, socket = reloadable(t, o)
+	if network == "tcp" {
+		address = strings.TrimPrefix(s.URL, "http://")
+	}
+	return s, socket, address
 }
 
 // TestSupervisorKilled: its workers serve on, and a successor replaces them; over TCP and a
@@ -54,15 +61,7 @@ func TestSupervisorKilled(t *testing.T) {
 		for _, network := range []string{"tcp", "unix"} {
 			t.Run(fmt.Sprintf("%d over %s", workers, network), func(t *testing.T) {
 				const conns = 16
-				listen, path := "127.0.0.1:0", filepath.Join(t.TempDir(), "http.sock")
-				if network == "unix" {
-					listen = "unix:" + path
-				}
-				s, socket := reloadable(t, testkit.Options{Workers: workers, Listen: []string{listen}})
-				address := strings.TrimPrefix(s.URL, "http://")
-				if network == "unix" {
-					address = "unix:" + path
-				}
+				s, socket, address := reachedOver(t, network, testkit.Options{Workers: workers})
 				g, end := stormAt(t, address, load.Options{Conns: conns, Keepalive: true})
 				_, endFresh := stormAt(t, address, load.Options{Conns: 4, Think: 5 * time.Millisecond})
 				for range times(2, 6) {

@@ -106,12 +106,7 @@ func TestUpgradeTakenBack(t *testing.T) {
 		kill(t, s.Workers()[0], syscall.SIGKILL) // its replacement is of the generation that serves
 		if err := testkit.Await(func() bool {
 			st := status1(t, socket)
-			for _, sl := range st.Pools[0].Slots {
-				if sl.State != "ready" || sl.Generation != st.Generation {
-					return false
-				}
-			}
-			return len(st.Pools[0].Slots) == 2
+			return allReady(st) && len(st.Pools[0].Slots) == 2
 		}); err != nil {
 			t.Fatalf("%+v", status1(t, socket).Pools)
 		}
@@ -164,12 +159,7 @@ func TestSupervisorsKilledInUpgrade(t *testing.T) {
 			if code != 0 || json.Unmarshal([]byte(out), &st) != nil {
 				return false
 			}
-			for _, sl := range st.Pools[0].Slots {
-				if sl.State != "ready" || sl.Generation != st.Generation {
-					return false
-				}
-			}
-			return st.PID == pid && len(st.Pools[0].Slots) == 2
+			return allReady(st) && st.PID == pid && len(st.Pools[0].Slots) == 2
 		}); err != nil {
 			t.Fatalf("after %v: %+v", wait, status1(t, socket))
 		}

@@ -47,19 +47,7 @@ func TestUpgrade(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			const conns = 16
-			listen, path := "127.0.0.1:0", filepath.Join(t.TempDir(), "http.sock")
-			if network == "unix" {
-				listen = "unix:" + path
-			}
-			workers := 2
-			if network == "unix" {
-				workers = 6
-			}
-			s, socket := reloadable(t, testkit.Options{Listen: []string{listen}, Workers: workers})
-			address := strings.TrimPrefix(s.URL, "http://")
-			if network == "unix" {
-				address = "unix:" + path
-			}
+			s, socket, address := reachedOver(t, network, testkit.Options{Workers: map[string]int{"tcp": 2, "unix": 6}[network]})
 			g, end := stormAt(t, address, load.Options{Conns: conns, Keepalive: true})
 			_, endFresh := stormAt(t, address, load.Options{Conns: 4, Think: 5 * time.Millisecond})
 			dirs := []string{installation(t), installation(t)}
