@@ -69,7 +69,7 @@ func (s *Supervisor) launch(w *worker) (*process.Process, error) {
 	spec := process.Spec{
 		Path: programs.path, Args: programs.args, Executable: programs.worker, ByName: !programs.own,
 		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd, Batch: !w.slot.pool.other},
-		Line:   func(line string) { s.line(w, line) },
+		Line:   func(pid int, line string) { s.line(w, pid, line) },
 	}
 	if w.slot.pool.other {
 		if err := s.prepareOther(w, &spec); err != nil {
@@ -362,10 +362,10 @@ func (s *Supervisor) firstReady(p *pool) {
 }
 
 // line relays one line of a worker's output. It runs in the output's goroutine.
-func (s *Supervisor) line(w *worker, line string) {
+func (s *Supervisor) line(w *worker, pid int, line string) {
 	if strings.TrimSpace(line) == "" {
 		return
 	}
 	w.tail.add(plain(line))
-	s.relay(w, line)
+	s.relay(w, pid, line)
 }

@@ -143,11 +143,7 @@ func plain(line string) string {
 
 // relay writes a worker's line into the log. A line that is a record of its own keeps
 // its level and its keys, and is not wrapped in a second one.
-func (s *Supervisor) relay(w *worker, line string) {
-	pid := 0
-	if w.proc != nil {
-		pid = w.proc.PID
-	}
+func (s *Supervisor) relay(w *worker, pid int, line string) {
 	attrs := []slog.Attr{slog.String("pool", w.slot.pool.name), slog.Int("slot", w.slot.index), slog.Int("pid", pid)}
 	r, ok := parseRecord(line)
 	if !ok {

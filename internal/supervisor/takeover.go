@@ -158,7 +158,7 @@ func (s *Supervisor) adopt(row *scoreboard.Row, pid int) *worker {
 	}
 	var err error
 	w.proc, err = process.Adopt(process.Adopted{
-		PID: pid, Output: output, Line: func(line string) { s.line(w, line) },
+		PID: pid, Output: output, Line: func(pid int, line string) { s.line(w, pid, line) },
 		Status: func() (syscall.WaitStatus, bool) { return row.Exit().Status() },
 	})
 	if err != nil {

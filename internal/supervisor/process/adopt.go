@@ -13,7 +13,7 @@ type Adopted struct {
 	PID    int
 	Output int // the reading end of its pipe, which stays the caller's; -1: it has none
 	// Line is as in Spec.
-	Line func(line string)
+	Line func(pid int, line string)
 	// Status tells how the process has ended, once it has been reaped; false: not known.
 	Status func() (syscall.WaitStatus, bool)
 }
@@ -33,7 +33,7 @@ func Adopt(a Adopted) (*Process, error) {
 			unix.Close(pidfd)
 			return nil, fmt.Errorf("take the output of process %d: %w", a.PID, err)
 		}
-		out = newOutput(fd, a.Line)
+		out = newOutput(fd, func(line string) { a.Line(a.PID, line) })
 	}
 	go p.follow(out)
 	return p, nil

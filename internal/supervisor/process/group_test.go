@@ -14,7 +14,7 @@ func TestGroupEndsWithTheProcess(t *testing.T) {
 	lines := make(chan string, 10)
 	p, err := Start(Spec{
 		Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 1000 & echo $!; pwd"}, Env: os.Environ(), Dir: t.TempDir(), Group: true,
-		Line: func(l string) { lines <- l },
+		Line: func(_ int, l string) { lines <- l },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -31,8 +31,9 @@ type Spec struct {
 	// Output, if it is not two zeros, is a pipe for what the process writes, its reading end
 	// first. Both stay the caller's: it outlives the process, and this one.
 	Output [2]int
-	// Line is called for each line of output, by one goroutine, in order.
-	Line func(line string)
+	// Line is called for each line of output of the process pid, by one goroutine, in order,
+	// perhaps before Start has returned.
+	Line func(pid int, line string)
 }
 
 // Limits are set in the child before the worker starts.
@@ -133,7 +134,7 @@ func Start(spec Spec) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
 	}
 	p := &Process{PID: pid, group: spec.Group, done: make(chan struct{})}
-	go p.run(pidfd, newOutput(pipe[0], spec.Line))
+	go p.run(pidfd, newOutput(pipe[0], func(line string) { spec.Line(pid, line) }))
 	return p, nil
 }
 

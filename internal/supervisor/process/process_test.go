@@ -38,7 +38,7 @@ func start(t *testing.T, limits Limits, descriptors []int, command ...string) *s
 	s := &started{line: make(chan string, 1000)}
 	p, err := Start(Spec{
 		Path: command[0], Args: command, Env: os.Environ(), Limits: limits, Descriptors: descriptors,
-		Line: func(l string) {
+		Line: func(_ int, l string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.lines = append(s.lines, l)
@@ -276,7 +276,7 @@ func TestExecutableIsWhatWasOpened(t *testing.T) {
 	// descriptor but the three: its loader opens a library or two for a moment.
 	names := func(byName bool) (comm, exe string) {
 		t.Helper()
-		p, err := Start(Spec{Path: path, Args: []string{path, "1000"}, Env: os.Environ(), Executable: f, ByName: byName, Line: func(string) {}})
+		p, err := Start(Spec{Path: path, Args: []string{path, "1000"}, Env: os.Environ(), Executable: f, ByName: byName, Line: func(int, string) {}})
 		if err != nil {
 			t.Fatal(err)
 		}
