@@ -39,7 +39,7 @@ func (s *Supervisor) start(sl *poolSlot) {
 	sl.startHeld = false
 	if sl.begun {
 		sl.restarts++
-		s.ops.restarts[sl.lastReason]++
+		s.shared.board.Tally(tallyRestarts + sl.lastReason.Cause()).Add(1)
 	}
 	sl.begun = true
 	w.row.SetPID(proc.PID)
@@ -287,7 +287,7 @@ func (w *worker) why() string {
 func (s *Supervisor) onMessage(m notify.Message) {
 	w := s.byPID[m.PID]
 	if w == nil {
-		s.ops.strangers++
+		s.shared.board.Tally(tallyStrangers).Add(1)
 		s.log.Debug("notify message of a stranger dropped", "pid", m.PID)
 		return
 	}

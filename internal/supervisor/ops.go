@@ -15,14 +15,18 @@ import (
 
 // ops is what the operations listener tells, beside the scoreboard.
 type ops struct {
-	socket    *background // nil: there is no listener
-	address   string
-	restarts  map[slot.Reason]uint64 // workers started in place of another, by why that had ended
-	recycles  map[string]uint64      // workers replaced while they served, by why
-	reload    metrics.Reload
-	strangers uint64 // notify messages of processes that are no workers
-	failed    string // how the last reload failed; empty: it did not
+	socket  *background // nil: there is no listener
+	address string
+	reload  metrics.Reload
+	failed  string // how the last reload failed; empty: it did not
 }
+
+// What supervisors count, one after the other, by name on the scoreboard.
+const (
+	tallyRestarts  = "worker_restarts/" // and why that had ended in whose place the worker was started
+	tallyRecycles  = "worker_recycles/" // and why it was replaced while it served
+	tallyStrangers = "notify_strangers" // notify messages of processes that are no workers
+)
 
 // background is a server that runs beside the loop.
 type background struct {
@@ -53,7 +57,6 @@ func (b *background) end() {
 // openOps serves the operations listener. At the address that nobody asked for another
 // service of this machine may listen: then this one goes without.
 func (s *Supervisor) openOps() error {
-	s.ops.restarts, s.ops.recycles = map[slot.Reason]uint64{}, map[string]uint64{}
 	s.ops.reload = metrics.Reload{OK: true, At: time.Now()}
 	address, asked := s.cfg.OpsAddress()
 	if address == "" {
@@ -94,15 +97,15 @@ func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err er
 	err = s.ask(ctx, func() {
 		got = metrics.Snapshot{
 			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload, RolledBack: s.current().origin > 0,
-			Strangers: s.ops.strangers, Pools: s.poolMetrics(), Restarts: map[string]uint64{},
+			Strangers: s.shared.board.Tally(tallyStrangers).Load(), Pools: s.poolMetrics(), Restarts: map[string]uint64{},
 			Models: s.modelMetrics(),
 		}
 		got.Recycles = map[string]uint64{}
 		for _, r := range recycleReasons {
-			got.Recycles[r] = s.ops.recycles[r]
+			got.Recycles[r] = s.shared.board.Tally(tallyRecycles + r).Load()
 		}
 		for _, r := range slot.Reasons() {
-			got.Restarts[r.Cause()] = s.ops.restarts[r]
+			got.Restarts[r.Cause()] = s.shared.board.Tally(tallyRestarts + r.Cause()).Load()
 		}
 	})
 	return got, err

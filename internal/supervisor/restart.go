@@ -192,7 +192,7 @@ func (s *Supervisor) replaced(rs *restarting, a rollout.Action) {
 			rs.next.lastExit, rs.next.lastReason = sl.lastExit, sl.lastReason
 		}
 		rs.replaced = append(rs.replaced, sl.index)
-		s.ops.recycles[rs.reason]++
+		s.shared.board.Tally(tallyRecycles + rs.reason).Add(1)
 		s.log.Info("worker replaced", "pool", rs.pool.name, "slot", sl.index, "reason", rs.reason)
 		s.emitSlot(rs.next, "recycle", "done: "+rs.reason)
 		if s.stopping == stopNot {

@@ -15,6 +15,9 @@ type Board struct {
 	words  []*atomic.Uint64
 	rows   []*Row
 	models []*Model // none on a board of a version that had no such section
+
+	tallies []*tally            // likewise
+	private map[string]*Counter // those for which there was no room
 }
 
 // Create makes a board with rows rows, 1 to 4096, all free and all counters zero. It
@@ -165,14 +168,13 @@ func newBoard(mem []byte) (*Board, error) {
 	if err != nil {
 		return nil, err
 	}
-	models := section{}
-	if _, ok := sections[sectionModels]; ok {
-		if models, err = need(sections, sectionModels, modelBytes, 1); err != nil {
-			return nil, err
-		}
-		if models.rows > maxModels {
-			return nil, fmt.Errorf("section %s: %d rows are more than %d", models.name, models.rows, maxModels)
-		}
+	models, err := wanted(sections, sectionModels, modelBytes, maxModels)
+	if err != nil {
+		return nil, err
+	}
+	tallies, err := wanted(sections, sectionTallies, tallyBytes, maxTallies)
+	if err != nil {
+		return nil, err
 	}
 	for i := range rows.rows {
 		b.rows = append(b.rows, &Row{
@@ -184,6 +186,9 @@ func newBoard(mem []byte) (*Board, error) {
 	for i := range models.rows {
 		b.models = append(b.models, &Model{modelFields: modelAt(mem, models.offset+i*models.rowBytes), number: int(i) + 1})
 	}
+	for i := range tallies.rows {
+		b.tallies = append(b.tallies, tallyAt(mem, tallies.offset+i*tallies.rowBytes))
+	}
 	return b, nil
 }
 
@@ -191,7 +196,7 @@ func newBoard(mem []byte) (*Board, error) {
 // any goroutine: the access would end the process.
 func (b *Board) Close() error {
 	mem := b.mem
-	b.mem, b.words, b.rows, b.models = nil, nil, nil, nil
+	b.mem, b.words, b.rows, b.models, b.tallies = nil, nil, nil, nil, nil
 	return unix.Munmap(mem)
 }
 

@@ -33,7 +33,8 @@ const (
 const (
 	sectionWords   = "words"
 	sectionLatency = "latency"
-	sectionModels  = "models" // a board of an earlier version has none
+	sectionModels  = "models"  // a board of an earlier version has none
+	sectionTallies = "tallies" // likewise
 )
 
 // sectionRows is one of them. A linker can set it, so that a test has programs that do not
@@ -70,6 +71,7 @@ func plan(rows int) ([]section, uint64) {
 		{name: sectionRows, rowBytes: rowBytes, rows: uint64(rows)},
 		{name: sectionLatency, rowBytes: histogramBytes, rows: uint64(rows)},
 		{name: sectionModels, rowBytes: modelBytes, rows: newModels},
+		{name: sectionTallies, rowBytes: tallyBytes, rows: newTallies},
 	}
 	size := uint64(headerBytes)
 	for i := range sections {
@@ -180,6 +182,20 @@ func need(sections map[string]section, name string, bytes, rows uint64) (section
 		return s, fmt.Errorf("section %s: its rows have %d bytes, this program needs %d", name, s.rowBytes, bytes)
 	case s.rows < rows:
 		return s, fmt.Errorf("section %s: it has %d rows, this program needs %d", name, s.rows, rows)
+	}
+	return s, nil
+}
+
+// wanted is need for a section that boards of an earlier version have not: it has no rows then.
+func wanted(sections map[string]section, name string, bytes, most uint64) (s section, err error) {
+	if _, ok := sections[name]; !ok {
+		return section{}, nil
+	}
+	if s, err = need(sections, name, bytes, 1); err != nil {
+		return s, err
+	}
+	if s.rows > most {
+		return s, fmt.Errorf("section %s: %d rows are more than %d", name, s.rows, most)
 	}
 	return s, nil
 }

@@ -126,14 +126,18 @@ func (r *Row) ever() bool { return r.claim.Load() != 0 }
 type Sums struct {
 	Counts    Counts
 	Latencies *Distribution
+	Tallies   map[string]uint64
 }
 
 // Sums returns them.
-func (b *Board) Sums() Sums { return Sums{b.Totals(), b.Latencies()} }
+func (b *Board) Sums() Sums { return Sums{b.Totals(), b.Latencies(), b.Tallies()} }
 
 // Carry adds the sums of another board to one of this board's rows, whose next holder goes on
-// from there.
+// from there, and to its tallies.
 func (b *Board) Carry(s Sums) error {
+	for name, n := range s.Tallies {
+		b.Tally(name).Add(n)
+	}
 	r, err := b.Claim(Holder{})
 	if err != nil {
 		return err

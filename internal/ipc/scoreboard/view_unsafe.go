@@ -42,6 +42,10 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.name)-3*lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(modelFields{}.cause)-7*lineBytes]
 
+	_ = [1]struct{}{}[unsafe.Sizeof(tally{})-tallyBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(tally{}.count)-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(tally{}.name)-16]
+
 	_ = [1]struct{}{}[unsafe.Sizeof(Stamp{})-unsafe.Sizeof(atomic.Uint64{})]
 )
 
@@ -62,6 +66,10 @@ func histogramAt(mem []byte, offset uint64) *Histogram {
 
 func modelAt(mem []byte, offset uint64) *modelFields {
 	return (*modelFields)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+modelBytes])))
+}
+
+func tallyAt(mem []byte, offset uint64) *tally {
+	return (*tally)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+tallyBytes])))
 }
 
 func stampOf(word *atomic.Uint64) *Stamp { return (*Stamp)(unsafe.Pointer(word)) }
