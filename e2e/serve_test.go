@@ -163,22 +163,46 @@ func TestSocketActivation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := ln.(*net.TCPListener).File()
+	unknown, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
+	var files []*os.File
+	for _, l := range []net.Listener{unknown, ln} {
+		file, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		files = append(files, file)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
 	inner := testkit.Options{Listen: []string{"fd:web"}}.Command(t)
 	// LISTEN_PID must be the service's own: a shell execs it with its own pid.
 	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, inner.Args...)...)
-	cmd.Env = append(inner.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=web")
-	cmd.ExtraFiles = []*os.File{file}
+	cmd.Env = append(inner.Env, "LISTEN_FDS=3", "LISTEN_FDNAMES=spare:junk:web")
+	cmd.ExtraFiles = []*os.File{files[0], null, files[1]}
 	s := testkit.LaunchCommand(t, cmd)
 	s.Await("READY=1")
 	if status, body := get(t, "http://"+ln.Addr().String()+"/v2"); status != 200 {
 		t.Errorf("%d: %s", status, body)
 	}
 	ln.Close()
+	// What no setting names is named, and closed.
+	unknown.Close()
+	files[0].Close()
+	if testkit.Await(func() bool { _, err := net.Dial("tcp", unknown.Addr().String()); return err != nil }) != nil {
+		t.Error("a socket that nobody wants is held")
+	}
+	for _, name := range []string{"spare", "junk"} {
+		if !strings.Contains(s.LogText(), "name="+name) {
+			t.Errorf("not named: %s", name)
+		}
+	}
 }
 
 // TestModelFileMayChange overwrites and removes what a service runs, then makes it

@@ -82,13 +82,12 @@ func (a *Anchor) prepare() (err error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become the parent of orphans (prctl(2)): %w", err)
 	}
-	inherited, err := activation.Inherited()
+	given, err := activation.Given()
 	if err != nil {
 		return &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error(), Err: err, Try: "check the socket unit, or whoever sets LISTEN_FDS"}
 	}
-	for i, sock := range inherited.Sockets {
-		a.vault.put(fmt.Sprintf("%s%04d/%s", ipc.KeptInherited, i, sock.Name), sock.FD)
-	}
+	a.vault.store = openStore(a.upstream)
+	a.restore(given)
 	if a.lifeline[0], a.lifeline[1], err = activation.Lifeline(); err != nil {
 		return err
 	}
@@ -263,6 +262,7 @@ func (a *Anchor) onMessage(e messageEvent) {
 // started again, it is this one.
 func (a *Anchor) onReady() {
 	a.ready = true
+	a.vault.served()
 	if a.child.proven {
 		return
 	}

@@ -129,7 +129,7 @@ func (a *Anchor) environment(channel string) []string {
 	for _, e := range os.Environ() {
 		key, _, _ := strings.Cut(e, "=")
 		switch key {
-		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", ipc.EnvVault, ipc.EnvProgram, ipc.EnvFallen:
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "FDSTORE", ipc.EnvVault, ipc.EnvProgram, ipc.EnvFallen:
 		default:
 			env = append(env, e)
 		}

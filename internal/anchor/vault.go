@@ -5,33 +5,75 @@ import (
 	"strings"
 	"sync"
 
+	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
 )
 
-// vault is the descriptors that outlive a supervisor, by name: bare numbers.
+// vault is the descriptors that outlive a supervisor, by name: bare numbers. Some outlive
+// this process, too, in the store.
 type vault struct {
-	mu   sync.Mutex // guards held
-	held map[string]int
+	mu       sync.Mutex // guards the fields below
+	held     map[string]int
+	store    store
+	restored bool // some of it comes from the store, and no supervisor has served with it yet
 }
 
 // put keeps fd, which it takes over, in place of what has that name.
 func (v *vault) put(name string, fd int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.hold(name, fd)
+}
+
+func (v *vault) hold(name string, fd int) {
 	if old, ok := v.held[name]; ok {
 		activation.Close(old)
 	}
 	v.held[name] = fd
 }
 
+// putOutliving is put, and has the service manager keep it, too. What it keeps of that file
+// already it would not keep twice, whatever the name.
+func (v *vault) putOutliving(name string, fd int, log *slog.Logger) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old, ok := v.held[name]
+	if !ok || !v.store.has(name) || !sameFile(old, fd) {
+		v.store.put(name, fd, log)
+	}
+	v.hold(name, fd)
+}
+
 func (v *vault) remove(name string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.store.remove(name)
 	if fd, ok := v.held[name]; ok {
 		activation.Close(fd)
 		delete(v.held, name)
 	}
+}
+
+// served notes that a supervisor serves with what was restored.
+func (v *vault) served() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.restored = false
+}
+
+// answer answers a FETCH.
+func (v *vault) answer(fd int) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var said []string
+	if v.store.client != nil {
+		said = append(said, ipc.KeyStore+"=1")
+	}
+	if v.restored {
+		said = append(said, ipc.KeyRestored+"=1")
+	}
+	return notify.Answer(fd, v.held, said...)
 }
 
 // duplicate returns another descriptor of what is kept under name; -1: nothing is.
@@ -48,6 +90,7 @@ func (v *vault) duplicate(name string) int {
 	return -1
 }
 
+// clear closes everything. What is in the store stays there.
 func (v *vault) clear() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -67,15 +110,16 @@ func (v *vault) receive(m notify.Message, log *slog.Logger) (more bool) {
 	fds := m.Descriptors
 	switch {
 	case store && named && len(fds) == 1:
-		v.put(name, fds[0])
+		if _, outlives := m.Get(ipc.KeyOutlives); outlives {
+			v.putOutliving(name, fds[0], log)
+		} else {
+			v.put(name, fds[0])
+		}
 		return false
 	case remove && named:
 		v.remove(name)
 	case fetch && len(fds) == 1:
-		v.mu.Lock()
-		err := notify.Answer(fds[0], v.held)
-		v.mu.Unlock()
-		if err != nil {
+		if err := v.answer(fds[0]); err != nil {
 			log.Warn("vault not fetched", "pid", m.PID, "err", err)
 		}
 		return true // so that the main process knows that its supervisor listens

@@ -12,6 +12,9 @@ type Manifest struct {
 	// inherits FDLibrary loads that file, whatever lies at the path by now.
 	Library string      `json:"library"`
 	Models  []ModelFile `json:"models"`
+	// Outlives says that connections which wait in the pool's queue outlive the service: the
+	// next start of it takes them.
+	Outlives bool `json:"outlives,omitempty"`
 }
 
 // ModelFile is one version of one model, by the content of its file.

@@ -46,8 +46,9 @@ const (
 // what makes the name unique.
 const (
 	KeptNotify     = "notify"
-	KeptStderr     = "stderr" // the main process's own
-	KeptSums       = "sums"   // sealed memory: what a supervisor that has left had counted
+	KeptStderr     = "stderr"  // the main process's own
+	KeptSums       = "sums"    // sealed memory: what a supervisor that has left had counted
+	KeptService    = "service" // sealed memory: what the next start of the service goes on with
 	KeptAdmin      = "admin"
 	KeptOps        = "ops"
 	KeptInherited  = "inherited/"  // a number and the name of a socket of the service manager
@@ -100,6 +101,18 @@ const LevelLimit = 30 * time.Second
 // KeyProgram is the key under which a supervisor that is in charge tells the main process
 // its program's path, as the operator means it.
 const KeyProgram = "X_PREFORKD_PROGRAM"
+
+// Keys by which supervisor and main process agree on what outlives both, in the store of the
+// service manager (FileDescriptorStoreMax= in systemd.service(5)).
+const (
+	// KeyOutlives, with FDSTORE=1, asks to have the descriptor kept there as well.
+	KeyOutlives = "X_PREFORKD_OUTLIVES"
+	// KeyStore tells whoever fetches that there is such a store.
+	KeyStore = "X_PREFORKD_STORE"
+	// KeyRestored tells whoever fetches that what there is comes from it: no process of the
+	// service that left it is there any more.
+	KeyRestored = "X_PREFORKD_RESTORED"
+)
 
 // KeyFailure is the sd_notify key under which a worker that cannot start sends its
 // Failure, encoded with EncodeFailure, before it ends.

@@ -99,7 +99,7 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 // sockets and queues that old has stay as they are, and so do the sizes to which its pools
 // were scaled.
 func (s *Supervisor) complete(g, old *generation) error {
-	inherited, err := s.inherited()
+	inherited, err := s.inherited(g.addresses())
 	if err != nil {
 		return err
 	}
@@ -129,23 +129,31 @@ func (g *generation) addModels(models []ipc.ModelFile) {
 	}
 }
 
+// addresses are those of all pools.
+func (g *generation) addresses() (all []config.Address) {
+	for _, p := range g.pools {
+		all = append(all, p.cfg.Listen...)
+	}
+	return all
+}
+
 // listen opens the sockets of all pools that old has not, and gives each pool its own.
 func (g *generation) listen(old *generation, inherited *activation.Inheritance, warn func(string, ...any)) (err error) {
 	var have []boundSocket
 	if old != nil {
 		have = old.sockets
 	}
-	var addresses []config.Address
-	for _, p := range g.pools {
-		addresses = append(addresses, p.cfg.Listen...)
-	}
-	if g.sockets, err = listen(addresses, have, inherited, warn); err != nil {
+	if g.sockets, err = listen(g.addresses(), have, inherited, warn); err != nil {
 		return err
 	}
 	for i := range g.sockets {
 		if sock := &g.sockets[i]; sock.key == "" {
 			sock.key = fresh(ipc.KeptSocket)
-			g.keeper.store(sock.key, sock.FD)
+			if sock.from.Network == "fd" { // the service manager has it, as a socket of its own
+				g.keeper.store(sock.key, sock.FD)
+			} else {
+				g.keeper.store(sock.key, sock.FD, outliving)
+			}
 		}
 	}
 	for _, p := range g.pools {
@@ -200,6 +208,10 @@ func (g *generation) retire(other *generation) {
 func (g *generation) closeSockets(keep []boundSocket) {
 	for _, sock := range g.sockets {
 		if !slices.ContainsFunc(keep, func(k boundSocket) bool { return k.Socket == sock.Socket }) {
+			if g.keeper.isFrozen() {
+				activation.Close(sock.FD)
+				continue
+			}
 			_ = sock.Close()
 			g.keeper.remove(sock.key)
 		}

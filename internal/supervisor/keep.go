@@ -91,6 +91,7 @@ func (s *Supervisor) keepGeneration(k *kept) {
 	if err := s.keeper.storeJSON(keptName(g.number), r); err != nil {
 		s.log.Error("generation not kept: it would not survive this process", "generation", g.number, "err", err)
 	}
+	s.keepService(g)
 }
 
 // leaseDescriptors are those that hold g's leases.
@@ -196,15 +197,8 @@ func (s *Supervisor) restorePool(g *generation, kp *keptPool, inCharge bool) (er
 	}
 	s.claimModels(p.models)
 	p.takeSockets()
-	if p.queueKey = kp.Queue; kp.Queue != "" {
-		for i, end := range queueEnds {
-			p.queues[i] = main.take(kp.Queue + "/" + end)
-		}
-	}
-	if slices.Contains(p.queues[:], -1) {
-		for _, fd := range p.queues {
-			activation.Close(fd)
-		}
+	p.queueKey = kp.Queue
+	if s.takeQueues(p); p.queues == noQueues {
 		if err := p.queue(nil); err != nil {
 			return err
 		}

@@ -22,6 +22,8 @@ type Main struct {
 	client   *notify.Client
 	held     map[string]int // what it kept when this process began, by name; ours
 	program  string         // path of this program, as the operator means it
+	store    bool           // the service manager keeps for the next start what it is asked to
+	restored bool           // it has kept what there is: this is a start of the service
 	fallen   bool           // the program before this one is back: so shall be its generation
 	returnTo uint64         // the generation that a successor shall return to; 0: none
 	self     *os.File       // this program
@@ -55,11 +57,23 @@ func FindMain() (*Main, error) {
 	if err := m.upgrader.Carry(fd); err != nil {
 		return nil, err
 	}
-	if m.held, err = m.client.Fetch(); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m, m.fetch()
 }
+
+// fetch looks at what the main process keeps.
+func (m *Main) fetch() error {
+	held, said, err := m.client.Fetch()
+	if err != nil {
+		return err
+	}
+	m.held = held
+	_, m.store = said.Get(ipc.KeyStore)
+	_, m.restored = said.Get(ipc.KeyRestored)
+	return nil
+}
+
+// outlives tells whether sockets and queues are kept for the next start of the service.
+func (m *Main) outlives() bool { return m != nil && m.store }
 
 // channel returns the descriptor of the channel to the main process: the predecessor's of
 // this process in an upgrade, else that of the main process, which has started it; -1: it
@@ -90,20 +104,24 @@ type keeper struct {
 	client *notify.Client
 	log    *slog.Logger
 	dead   atomic.Bool // the main process
+	frozen atomic.Bool // the service stops, and leaves what there is to its next start
 }
 
-// store keeps another descriptor of what fd is.
-func (k *keeper) store(name string, fd int) {
+// store keeps another descriptor of what fd is. More lines may say how.
+func (k *keeper) store(name string, fd int, more ...string) {
 	if k == nil || fd < 0 || k.dead.Load() {
 		return
 	}
-	if err := k.client.Store(name, fd); err != nil {
+	if err := k.client.Store(name, fd, more...); err != nil {
 		k.log.Error("descriptor not kept: it would not survive this process", "name", name, "err", err)
 	}
 }
 
+// outliving makes store keep it beyond the main process as well, where something can.
+const outliving = ipc.KeyOutlives + "=1"
+
 // storeJSON keeps v as JSON in sealed memory; readJSON reads it.
-func (k *keeper) storeJSON(name string, v any) error {
+func (k *keeper) storeJSON(name string, v any, more ...string) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -112,7 +130,7 @@ func (k *keeper) storeJSON(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	k.store(name, fd)
+	k.store(name, fd, more...)
 	activation.Close(fd)
 	return nil
 }
@@ -127,7 +145,7 @@ func readJSON(fd int, into any) error {
 }
 
 func (k *keeper) remove(name string) {
-	if k == nil || name == "" || k.dead.Load() {
+	if k == nil || name == "" || k.dead.Load() || k.frozen.Load() {
 		return
 	}
 	if err := k.client.Remove(name); err != nil {

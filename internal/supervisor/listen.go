@@ -82,9 +82,9 @@ func open(a config.Address, in *activation.Inheritance) ([]boundSocket, error) {
 	return found, nil
 }
 
-// inherited returns the sockets that the service manager gave, once: what no listen entry
-// names is closed.
-func (s *Supervisor) inherited() (*activation.Inheritance, error) {
+// inherited returns the sockets that the service manager gave, once: what no entry of addresses
+// names is closed, here if it is no listening socket, else by listen.
+func (s *Supervisor) inherited(addresses []config.Address) (*activation.Inheritance, error) {
 	in, err := activation.Inherited() // without a main process
 	if err != nil {
 		return nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error(), Err: err, Try: "check the socket unit, or whoever sets LISTEN_FDS"}
@@ -94,11 +94,16 @@ func (s *Supervisor) inherited() (*activation.Inheritance, error) {
 	for _, kept := range names {
 		_, name, _ := strings.Cut(strings.TrimPrefix(kept, ipc.KeptInherited), "/")
 		sock, err := activation.Adopt(s.opts.Main.take(kept), name)
-		if err != nil {
-			return nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error(), Err: err, Try: "check the socket unit, or whoever sets LISTEN_FDS"}
-		}
 		s.keeper.remove(kept)
-		in.Sockets = append(in.Sockets, sock)
+		wanted := slices.ContainsFunc(addresses, func(a config.Address) bool { return a.Network == "fd" && a.Addr == name })
+		switch {
+		case err == nil:
+			in.Sockets = append(in.Sockets, sock)
+		case wanted:
+			return nil, &ipc.Failure{Exit: ipc.ExitUnavailable, What: err.Error(), Err: err, Try: "check the socket unit, or whoever sets LISTEN_FDS: it needs ListenStream="}
+		default:
+			s.log.Warn("inherited descriptor not used: no listen entry names it", "name", name, "err", err)
+		}
 	}
 	return in, nil
 }

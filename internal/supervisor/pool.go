@@ -30,6 +30,7 @@ type pool struct {
 	manifest int                 // sealed memory; -1: not made yet, or not needed
 	queues   [len(queueEnds)]int // of connections between workers
 	queueKey string              // under which the main process keeps them
+	outlives bool                // what waits there outlives the service
 	procs    int                 // GOMAXPROCS of each that is started from now on
 	size     int                 // how many workers it shall have; while it changes, slots has more or fewer
 	asked    int                 // how many the configuration makes it have
@@ -50,7 +51,7 @@ func (s *Supervisor) newPool(g *generation, name string) *pool {
 		s.numbers[name] = number
 	}
 	p := &pool{
-		gen: g, name: name, number: number, cfg: c, other: c.Worker.Other(), manifest: -1, queues: noQueues,
+		gen: g, name: name, number: number, cfg: c, other: c.Worker.Other(), manifest: -1, queues: noQueues, outlives: s.opts.Main.outlives(),
 		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
 		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff, QuarantineAfter: c.Worker.QuarantineAfter},
 	}
@@ -80,7 +81,7 @@ func (p *pool) queue(before *pool) (err error) {
 			}
 		}
 		for i, end := range queueEnds {
-			p.gen.keeper.store(p.queueKey+"/"+end, p.queues[i])
+			p.gen.keeper.store(p.queueKey+"/"+end, p.queues[i], outliving)
 		}
 	}
 	return nil
@@ -107,7 +108,9 @@ func (p *pool) seal() error {
 	if err != nil {
 		return fmt.Errorf("encode the configuration for workers: %w", err)
 	}
-	data, err := json.Marshal(ipc.Manifest{Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: p.models})
+	data, err := json.Marshal(ipc.Manifest{
+		Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: p.models, Outlives: p.outlives,
+	})
 	if err != nil {
 		return fmt.Errorf("encode the manifest: %w", err)
 	}

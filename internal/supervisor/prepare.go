@@ -65,14 +65,22 @@ func (s *Supervisor) connect() (err error) {
 
 // begins makes the first generation.
 func (s *Supervisor) begins() (err error) {
-	if s.shared, err = newShared(); err != nil {
-		return err
+	before := s.restoreService()
+	if s.shared.board == nil {
+		if s.shared, err = newShared(); err != nil {
+			return err
+		}
+		s.restoreSums()
 	}
-	s.keeper.store(ipc.FDBoard, s.shared.boardFD)
+	s.keeper.store(ipc.FDBoard, s.shared.boardFD, outliving)
 	number := s.shared.board.Generation().Add(1)
-	if s.gen, err = s.newGeneration(number, s.cfg, nil); err != nil {
+	if s.gen, err = s.newGeneration(number, s.cfg, before); err != nil {
 		return err
 	}
+	if before != nil {
+		before.retire(s.gen)
+	}
+	s.dropLeft()
 	k := &kept{gen: s.gen, committed: time.Now(), cause: "start"}
 	s.kept = []*kept{k}
 	s.keepGeneration(k)

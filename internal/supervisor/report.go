@@ -26,6 +26,9 @@ func (s *Supervisor) outcome() (done bool, err error) {
 		}
 	}()
 	if s.stopping != stopNot {
+		if s.opts.Main.outlives() {
+			s.leaveSums(outliving)
+		}
 		s.log.Info("stopped", "took", time.Since(s.stopAt).Round(time.Millisecond))
 		if s.bootLost {
 			return true, s.bootErr
@@ -137,11 +140,28 @@ func (s *Supervisor) report() {
 		s.status = status
 		s.readyToUpgrade()
 		_ = s.upstream.SendWait("READY=1", status)
+		if s.restored { // the first worker took most of what was left in its pool's queue
+			for _, p := range s.gen.pools {
+				s.levelOut(p)
+			}
+		}
 		return
 	}
 	if status != s.status {
 		s.status = status
 		_ = s.upstream.SendWait(status)
+	}
+}
+
+// moreTime is what a service manager is asked to wait, again and again, while the service starts
+// or stops: its own clocks bound both, and a supervisor that hangs asks for nothing.
+const moreTime = 30 * time.Second
+
+// askForTime keeps a service manager from giving up a start or a stop that takes long
+// (EXTEND_TIMEOUT_USEC in sd_notify(3)).
+func (s *Supervisor) askForTime() {
+	if !s.announced || s.stopping != stopNot {
+		_ = s.upstream.Send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", moreTime.Microseconds()))
 	}
 }
 

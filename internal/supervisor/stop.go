@@ -55,7 +55,8 @@ func (s *Supervisor) onSignal(sig os.Signal) {
 }
 
 // stop begins to stop the service, or goes on less gently. Listening ends at once: what
-// comes now is refused by the kernel instead of waiting for nobody.
+// comes now is refused by the kernel instead of waiting for nobody. Where the sockets are kept
+// for the next start of the service it waits for that.
 func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 	if mode <= s.stopping {
 		return
@@ -65,6 +66,7 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 		_ = s.upstream.SendWait("STOPPING=1", "STATUS=stopping")
 	}
 	s.stopping = mode
+	s.freeze()
 	s.shared.board.Stopping().Store(1) // nobody stays to whom connections could go
 	if s.former != nil {
 		s.former.Stopping().Store(1)
@@ -86,7 +88,9 @@ func (s *Supervisor) stop(mode stopMode, by os.Signal) {
 	s.feedRestart(rollout.Event{Kind: rollout.OnStop})
 	for _, sl := range s.slots() {
 		sl.retryAt, sl.held = 0, false
-		sl.pool.gen.closeSockets(nil)
+		if !s.keeper.isFrozen() {
+			sl.pool.gen.closeSockets(nil)
+		}
 	}
 	for _, w := range s.byPID {
 		if w.reason.Charged() && mode != stopImmediate { // on its way out already; keep why

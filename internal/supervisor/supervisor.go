@@ -50,6 +50,7 @@ type Supervisor struct {
 	records   []keptGeneration  // what was kept of generations when this process began
 	outdated  []*generation     // that are kept no longer; forget gives them back
 	tookOver  bool              // from a supervisor that died
+	restored  bool              // of what the service's last run left
 	inCharge  bool              // of the service; a successor is not before its commit
 	former    *scoreboard.Board // of the predecessor, whose rows this program does not understand; nil: it is the same
 	fatal     error             // why a successor gives up
@@ -284,6 +285,7 @@ func (s *Supervisor) onTimer() {
 			s.shared.board.Heartbeat().Mark()
 		}
 		s.checkStuck()
+		s.askForTime()
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 
 // takeOver returns false, and has done nothing, where there is nothing to take over.
 func (s *Supervisor) takeOver() (bool, error) {
-	if _, kept := s.opts.Main.heldFD(ipc.FDBoard); !kept {
+	if _, kept := s.opts.Main.heldFD(ipc.FDBoard); !kept || s.opts.Main.restored { // nobody of who made it lives
 		return false, nil
 	}
 	if err := s.openKeptBoard(); err != nil {

@@ -198,7 +198,7 @@ func cutProgress(lines []string) string {
 
 // tidy has the main process let go of what a successor, which has failed, had it keep.
 func (s *Supervisor) tidy() {
-	held, err := s.opts.Main.client.Fetch()
+	held, _, err := s.opts.Main.client.Fetch()
 	if err != nil {
 		s.log.Warn("kept descriptors not looked through", "err", err)
 		return
@@ -303,8 +303,8 @@ func (s *Supervisor) openFormerBoard() error {
 
 // leaveSums has the main process keep what the scoreboard has counted, for a successor with
 // another layout.
-func (s *Supervisor) leaveSums() {
-	if err := s.keeper.storeJSON(ipc.KeptSums, s.shared.board.Sums()); err != nil {
+func (s *Supervisor) leaveSums(more ...string) {
+	if err := s.keeper.storeJSON(ipc.KeptSums, s.shared.board.Sums(), more...); err != nil {
 		s.log.Warn("sums of the scoreboard not left", "err", err)
 	}
 }
@@ -315,7 +315,7 @@ const sumsLimit = 5 * time.Second
 // carrySums begins the counters of the new scoreboard with what the predecessor's has, so
 // that none falls. What its workers count while they drain is lost.
 func (s *Supervisor) carrySums() {
-	s.keeper.store(ipc.FDBoard, s.shared.boardFD)
+	s.keeper.store(ipc.FDBoard, s.shared.boardFD, outliving)
 	ctx, cancel := context.WithTimeout(s.ctx, sumsLimit)
 	defer cancel()
 	s.opts.Main.upgrader.Left(ctx)
@@ -341,13 +341,8 @@ func (s *Supervisor) takeSums() (sums scoreboard.Sums, err error) {
 
 // refetch looks anew at what the main process keeps.
 func (s *Supervisor) refetch() error {
-	main := s.opts.Main
-	main.close()
-	held, err := main.client.Fetch()
-	if err == nil {
-		main.held = held
-	}
-	return err
+	s.opts.Main.close()
+	return s.opts.Main.fetch()
 }
 
 // say tells the predecessor, and whoever asked it, how the upgrade goes.

@@ -60,6 +60,8 @@ type Options struct {
 	Cache   string   // empty: one for all tests
 	Admin   string   // path of the admin socket; empty: off
 	Ops     string   // address of the operations listener; empty: off
+	Store   *Store   // what the service manager keeps; nil: it keeps nothing
+	Program string   // path of preforkd; empty: that of the tests
 	Wrap    []string // a program that runs the command line after its own arguments
 }
 
@@ -92,7 +94,10 @@ func (o Options) Command(t testing.TB) *exec.Cmd {
 	for _, s := range o.Set {
 		args = append(args, "--set", s)
 	}
-	args = slices.Concat(o.Wrap, []string{filepath.Join(Programs(t), "preforkd")}, args)
+	if o.Program == "" {
+		o.Program = filepath.Join(Programs(t), "preforkd")
+	}
+	args = slices.Concat(o.Wrap, []string{o.Program}, args)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0")
 	cmd.Env = append(cmd.Env, o.Env...)
@@ -134,15 +139,26 @@ func Start(t testing.TB, o Options) *Service {
 // if it still runs, and nothing of it may be left.
 func Launch(t testing.TB, o Options) *Service {
 	t.Helper()
-	return LaunchCommand(t, o.Command(t))
+	cmd := o.Command(t)
+	if o.Store == nil {
+		return LaunchCommand(t, cmd)
+	}
+	given, started := o.Store.command(t, cmd)
+	defer started()
+	return launch(t, given, o.Store.listen)
 }
 
 // LaunchCommand is Launch for a command line of the test's own.
 func LaunchCommand(t testing.TB, cmd *exec.Cmd) *Service {
 	t.Helper()
+	return launch(t, cmd, notify.Listen)
+}
+
+func launch(t testing.TB, cmd *exec.Cmd, listen func(func(notify.Message)) (*notify.Server, error)) *Service {
+	t.Helper()
 	r := &reports{}
 	r.cond = sync.NewCond(&r.mu)
-	server, err := notify.Listen(func(m notify.Message) {
+	server, err := listen(func(m notify.Message) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.texts = append(r.texts, m.Text)

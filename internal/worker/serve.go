@@ -169,13 +169,18 @@ func (w *worker) shutDown(ctx context.Context) error {
 }
 
 // leave ends accepting. Where others stay they get the connections; when the whole
-// service stops nobody does, and what the kernel has accepted already is served here.
+// service stops nobody does, and what the kernel has accepted already is served here. What
+// the queue keeps until the next start goes there.
 func (w *worker) leave(ctx context.Context, ended <-chan error) {
 	if !w.alone && w.board.Stopping().Load() == 0 {
 		moved, kept := w.handOver(ctx)
 		w.log.Info("connections handed over", "moved", moved, "kept", kept)
 	}
 	if w.alone || w.board.Stopping().Load() != 0 {
+		if w.manifest.Outlives {
+			left, kept := w.conns.LeaveBehind(ctx, w.queue)
+			w.log.Info("connections left to the next start of the service", "left", left, "kept", kept)
+		}
 		for _, ln := range w.listeners {
 			ln.Stop()
 		}

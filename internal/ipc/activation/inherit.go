@@ -28,12 +28,7 @@ type Inheritance struct {
 // Without LISTEN_FDS, or when LISTEN_PID names another process, there are none.
 func Inherited() (*Inheritance, error) {
 	in := &Inheritance{Extra: map[string]int{}}
-	env := map[string]string{}
-	for _, key := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", ipc.EnvFDNames} {
-		env[key] = os.Getenv(key)
-		os.Unsetenv(key)
-	}
-	names, extra, err := announced(env, os.Getpid())
+	names, extra, err := announced(environment(), os.Getpid())
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +45,39 @@ func Inherited() (*Inheritance, error) {
 		in.Extra[name] = fd
 	}
 	return in, nil
+}
+
+// Given takes all descriptors that LISTEN_FDS announces to this process, whatever they are,
+// as Inherited does. A service manager gives those that it was told to keep along with the
+// sockets (sd_notify(3), FDSTORE).
+func Given() ([]Descriptor, error) {
+	env := environment()
+	names, _, err := announced(env, os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	var given []Descriptor
+	for i, name := range names {
+		unix.CloseOnExec(firstFD + i)
+		given = append(given, Descriptor{Name: name, FD: firstFD + i})
+	}
+	return given, nil
+}
+
+// Descriptor is one of LISTEN_FDS.
+type Descriptor struct {
+	Name string
+	FD   int
+}
+
+// environment takes the variables that announce descriptors out of this process's own.
+func environment() map[string]string {
+	env := map[string]string{}
+	for _, key := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", ipc.EnvFDNames} {
+		env[key] = os.Getenv(key)
+		os.Unsetenv(key)
+	}
+	return env
 }
 
 // mostSockets bounds LISTEN_FDS, which is somebody else's to write.

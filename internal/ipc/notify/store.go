@@ -87,9 +87,9 @@ func DialFD(fd int) (*Client, error) {
 func (c *Client) FD() int { return c.fd }
 
 // Store has the server keep another descriptor of what fd is, under a name, in place of one
-// that it keeps by then.
-func (c *Client) Store(name string, fd int) error {
-	return c.send(0, []int{fd}, []string{"FDSTORE=1", "FDNAME=" + name})
+// that it keeps by then. More lines may go with it.
+func (c *Client) Store(name string, fd int, more ...string) error {
+	return c.send(0, []int{fd}, append([]string{"FDSTORE=1", "FDNAME=" + name}, more...))
 }
 
 // Remove has the server close what it keeps under a name.
@@ -121,38 +121,39 @@ func (c *Client) Barrier() error {
 // batch is how many descriptors go with one message: the kernel takes 253 (unix(7)).
 const batch = 200
 
-// Fetch returns all that the server keeps, by name. The descriptors are the caller's.
-func (c *Client) Fetch() (held map[string]int, err error) {
+// Fetch returns all that the server keeps, by name, and what it says with it. The
+// descriptors are the caller's.
+func (c *Client) Fetch() (held map[string]int, said Message, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("make a socket for what is kept: %w", err)
+		return nil, said, fmt.Errorf("make a socket for what is kept: %w", err)
 	}
 	defer unix.Close(p[0])
 	err = c.send(0, []int{p[1]}, []string{"FETCH=1"})
 	unix.Close(p[1])
 	if err != nil {
-		return nil, err
+		return nil, said, err
 	}
 	if err := limitWaits(p[0], unix.SO_RCVTIMEO); err != nil {
-		return nil, err
+		return nil, said, err
 	}
 	held = map[string]int{}
 	for {
-		last, err := receiveHeld(p[0], held)
+		said, err := receiveHeld(p[0], held)
 		if err != nil {
 			for _, fd := range held {
 				unix.Close(fd)
 			}
-			return nil, fmt.Errorf("fetch what the main process keeps: %w", err)
+			return nil, said, fmt.Errorf("fetch what the main process keeps: %w", err)
 		}
-		if last {
-			return held, nil
+		if _, end := said.Get("END"); end {
+			return held, said, nil
 		}
 	}
 }
 
 // receiveHeld adds one message of Answer to held.
-func receiveHeld(fd int, held map[string]int) (last bool, err error) {
+func receiveHeld(fd int, held map[string]int) (m Message, err error) {
 	text := make([]byte, maxMessage)
 	oob := make([]byte, unix.CmsgSpace(4*maxDescriptors))
 	var n, oobn, flags int
@@ -160,10 +161,10 @@ func receiveHeld(fd int, held map[string]int) (last bool, err error) {
 		n, oobn, flags, _, err = unix.Recvmsg(fd, text, oob, unix.MSG_CMSG_CLOEXEC)
 		return err
 	}); err != nil {
-		return false, err
+		return m, err
 	}
 	_, fds := control(oob[:oobn])
-	m := Message{Text: string(text[:n])}
+	m = Message{Text: string(text[:n])}
 	var names []string
 	for line := range strings.SplitSeq(m.Text, "\n") {
 		if name, ok := strings.CutPrefix(line, "FDNAME="); ok {
@@ -174,17 +175,17 @@ func receiveHeld(fd int, held map[string]int) (last bool, err error) {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
-		return false, fmt.Errorf("it ended early, or %d names came with %d descriptors: is the limit of open files reached?", len(names), len(fds))
+		return m, fmt.Errorf("it ended early, or %d names came with %d descriptors: is the limit of open files reached?", len(names), len(fds))
 	}
 	for i, name := range names {
 		held[name] = fds[i]
 	}
-	end, _ := m.Get("END")
-	return end == "1", nil
+	return m, nil
 }
 
-// Answer answers a FETCH on the socket that came with it, which it closes.
-func Answer(fd int, held map[string]int) error {
+// Answer answers a FETCH on the socket that came with it, which it closes. More lines go
+// with the last message.
+func Answer(fd int, held map[string]int, more ...string) error {
 	defer unix.Close(fd)
 	if err := limitWaits(fd, unix.SO_SNDTIMEO); err != nil {
 		return err
@@ -199,7 +200,7 @@ func Answer(fd int, held map[string]int) error {
 			lines, fds = append(lines, "FDNAME="+name), append(fds, held[name])
 		}
 		if len(names) == 0 {
-			lines = append(lines, "END=1")
+			lines = append(append(lines, more...), "END=1")
 		}
 		if err := sendLines(fd, nil, 0, fds, lines); err != nil {
 			return fmt.Errorf("answer a fetch: %w", err)

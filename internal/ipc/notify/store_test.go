@@ -55,7 +55,7 @@ func keeping(t *testing.T) (c *Client, has func(name string) bool) {
 // TestFetchReturnsWhatWasStored: more than fits into one message.
 func TestFetchReturnsWhatWasStored(t *testing.T) {
 	c, _ := keeping(t)
-	if held, err := c.Fetch(); err != nil || len(held) != 0 {
+	if held, _, err := c.Fetch(); err != nil || len(held) != 0 {
 		t.Fatalf("%v, %v", held, err)
 	}
 	const n = 2*batch + 7
@@ -76,7 +76,7 @@ func TestFetchReturnsWhatWasStored(t *testing.T) {
 	if err := c.Remove("pipe/3"); err != nil {
 		t.Fatal(err)
 	}
-	held, err := c.Fetch()
+	held, _, err := c.Fetch()
 	if err != nil || len(held) != n-1 {
 		t.Fatalf("%d of %d, %v", len(held), n-1, err)
 	}
@@ -111,7 +111,7 @@ func TestFetchEndsWithTheServer(t *testing.T) {
 	}
 	defer c.Close()
 	unix.Close(server)
-	if held, err := c.Fetch(); err == nil {
+	if held, _, err := c.Fetch(); err == nil {
 		t.Errorf("%v", held)
 	}
 }

@@ -48,6 +48,41 @@ func (p *Pool) Give(ctx context.Context, q *handoff.Queue, n int) (moved int) {
 	return max(0, int(p.moved.Load()-before)-int(p.reclaimed.Load()-back))
 }
 
+// LeaveBehind is Leave for a service that stops, and whose next start takes what is in q: it
+// waits for no taker. When it returns none is left that can go, q is full, or ctx has ended;
+// kept ones are the caller's to drain.
+func (p *Pool) LeaveBehind(ctx context.Context, q *handoff.Queue) (left, kept int) {
+	listeners, adopters := p.stopAccepting()
+	p.giver.Lock()
+	defer p.giver.Unlock()
+	before := p.moved.Load()
+	for _, l := range listeners {
+		l.await(ctx)
+	}
+	for _, a := range adopters {
+		a.Stop()
+	}
+	o := newOffer(q)
+	o.allow(everything)
+	p.offer.Store(o)
+	defer func() {
+		o.allow(0)
+		p.offer.Store(nil)
+	}()
+	p.wake(everything)
+	for p.movable.Load() > 0 {
+		if _, _, full := o.look(); full {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return int(p.moved.Load() - before), p.Open()
+		case <-o.changed:
+		}
+	}
+	return int(p.moved.Load() - before), p.Open()
+}
+
 // CloseAdopted closes the adopted connections that have had no request here, now and
 // from now on, for a service that stops. fasthttp's Shutdown closes connections between
 // two requests by itself, but takes these for new ones and waits five seconds.
