@@ -60,6 +60,7 @@ var rooms = map[string]room{
 
 	"internal/archtest":       {6, tests, false},
 	"internal/testkit":        {6, tests, false},
+	"internal/testkit/box":    {6, tests, false},
 	"internal/testkit/digits": {6, tests, false},
 	"e2e":                     {7, tests, false},
 }

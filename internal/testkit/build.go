@@ -13,14 +13,15 @@ import (
 // Root returns the directory of go.mod.
 func Root(t testing.TB) string {
 	t.Helper()
-	dir, err := root()
+	dir, err := FindRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
-func root() (string, error) {
+// FindRoot is Root where there is no test to fail.
+func FindRoot() (string, error) {
 	dir, err := os.Getwd()
 	for err == nil {
 		if _, statErr := os.Stat(filepath.Join(dir, "go.mod")); statErr == nil {
@@ -46,7 +47,7 @@ func Programs(t testing.TB) string {
 }
 
 var programs = sync.OnceValues(func() (string, error) {
-	base, err := root()
+	base, err := FindRoot()
 	if err != nil {
 		return "", err
 	}
