@@ -6,11 +6,16 @@ GO      ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
+# Where install puts things; DESTDIR goes before all of it.
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+PLACE       = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)'
+
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine test e2e test-upgrade soak fuzz bench bench-reload bench-picture bench-operate bench-upgrade lint fmt clean
+.PHONY: help run build engine install uninstall deb test e2e test-upgrade soak fuzz bench bench-reload bench-picture bench-operate bench-upgrade lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +32,17 @@ build: engine ## build bin/preforkd, bin/preforkd-anchor and bin/preforkd-worker
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd ./cmd/supervisor
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-anchor ./cmd/anchor
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-worker ./cmd/worker
+
+install: build ## install below PREFIX (/usr/local): programs, library, systemd units, configuration
+	@$(PLACE) scripts/install.sh install bin
+
+uninstall: ## remove what install has installed; a changed configuration stays
+	@$(PLACE) scripts/install.sh uninstall bin
+
+deb: build ## build dist/preforkd_VERSION_ARCH.deb
+	@rm -rf dist/root
+	@DESTDIR=dist/root PREFIX=/usr scripts/install.sh install bin
+	@GO='$(GO)' scripts/deb.sh '$(VERSION)'
 
 test: build lint ## everything that CI runs: lint, unit tests with the race detector, real processes
 	$(GO) test -race -timeout 30m ./...
@@ -72,4 +88,4 @@ fmt: ## format the source
 	$(GOFUMPT) -w cmd internal e2e bench
 
 clean: ## remove what was built; downloads stay
-	rm -rf bin bench/out
+	rm -rf bin dist bench/out

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -39,24 +40,40 @@ func FindRoot() (string, error) {
 // They are built with the race detector if the test is.
 func Programs(t testing.TB) string {
 	t.Helper()
-	dir, err := programs()
+	build := plain
+	if RaceEnabled {
+		build = race
+	}
+	return built(t, build)
+}
+
+// PlainPrograms is Programs never built with the race detector, for what is packed and for what
+// has little memory.
+func PlainPrograms(t testing.TB) string {
+	t.Helper()
+	return built(t, plain)
+}
+
+func built(t testing.TB, build func() (string, error)) string {
+	t.Helper()
+	dir, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
-var programs = sync.OnceValues(func() (string, error) {
+var (
+	plain = sync.OnceValues(func() (string, error) { return programs("plain") })
+	race  = sync.OnceValues(func() (string, error) { return programs("race", "-race") })
+)
+
+func programs(kind string, flags ...string) (string, error) {
 	base, err := FindRoot()
 	if err != nil {
 		return "", err
 	}
-	kind := "plain"
-	args := []string{"build", "-o"}
-	if RaceEnabled {
-		kind = "race"
-		args = []string{"build", "-race", "-o"}
-	}
+	args := slices.Concat([]string{"build"}, flags, []string{"-o"})
 	dir := filepath.Join(base, ".cache", "test-programs", kind)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
@@ -74,7 +91,7 @@ var programs = sync.OnceValues(func() (string, error) {
 		}
 	}
 	return dir, link(base, dir)
-})
+}
 
 // link puts the engine's library beside the programs.
 func link(base, dir string) error {
