@@ -113,6 +113,9 @@ func (s *Supervisor) openAdmin() error {
 	s.adminServer = server
 	s.admin = s.serveBeside("admin socket", server.Serve)
 	s.log.Info("admin socket open", "path", path)
+	if s.cfg.Admin == "" && os.Getenv("INVOCATION_ID") != "" && os.Getenv("RUNTIME_DIRECTORY") == "" { // systemd.exec(5)
+		s.log.Warn("operators outside of the unit may not reach the admin socket: set RuntimeDirectory=preforkd in the unit, or admin to a path", "path", path)
+	}
 	return nil
 }
 

@@ -71,6 +71,7 @@ func (w *worker) serve(ctx context.Context) error {
 		case <-mainDied:
 			w.log.Warn("main process died, leaving")
 			w.alone = true
+			w.board.Stopping().Store(1) // as its workers see at once, whoever is first
 		case <-ctx.Done():
 		case err := <-ended:
 			return err

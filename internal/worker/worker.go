@@ -250,9 +250,10 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		w.listeners = append(w.listeners, w.conns.Listener(ln, i))
 	}
 	// During a reload only the newest generation takes, and in a pool that has grown only
-	// those that have fewer than others, so that no connection moves twice.
+	// those that have fewer than others, so that no connection moves twice. When the service
+	// stops what is in the queue is for its next start.
 	w.listeners = append(w.listeners, w.conns.Adopter(w.queue, func() bool {
-		return w.rounds.takes(w.conns.Open(), time.Now()) && w.board.Taker().Load() <= w.manifest.Generation
+		return w.rounds.takes(w.conns.Open(), time.Now()) && w.board.Taker().Load() <= w.manifest.Generation && w.board.Stopping().Load() == 0
 	}))
 	return nil
 }

@@ -143,9 +143,12 @@ func listenFailure(address string, port int, err error) *ipc.Failure {
 		f.Try = "write an address of this machine (ip addr lists them)"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
 		f.Exit = ipc.ExitPermission
-		f.Try = "choose an address that this user may use; a port below 1024 needs CAP_NET_BIND_SERVICE"
-		if port == 0 {
+		f.Try = "choose an address that this user may use"
+		switch {
+		case port == 0:
 			f.Try = "choose a directory that this user may write"
+		case port < 1024: // ip_unprivileged_port_start in ip(7)
+			f.Try = "choose a port from 1024 on, have a socket unit open it (preforkd.socket, listen: [\"fd:http\"]), or give CAP_NET_BIND_SERVICE"
 		}
 	case errors.Is(err, unix.ENOENT):
 		f.Try = "make the directory, or set listen to another path"

@@ -76,7 +76,7 @@ func (c *Client) Close() {
 func dialFailure(path string, err error) *ipc.Failure {
 	f := &ipc.Failure{
 		Exit: ipc.ExitUnavailable, What: fmt.Sprintf("connect to admin socket %s: %v", path, cause(err)), Err: err,
-		Try: "is preforkd running? -c FILE or --admin PATH names its socket",
+		Try: "is preforkd running? -c FILE or --admin PATH names its socket; under systemd the unit needs RuntimeDirectory=",
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):

@@ -59,3 +59,14 @@ func TestContainer(t *testing.T) {
 		t.Errorf("exit status %d, log %q", status, c.Log())
 	}
 }
+
+// TestBoot gives one box several commands.
+func TestBoot(t *testing.T) {
+	m := box.Boot(t, box.Options{})
+	if out := m.Must("echo one; touch /tmp/mark"); out != "one\n" {
+		t.Errorf("%q", out)
+	}
+	if r := m.Run("ls /tmp/mark; echo two >&2; cat; exit 3"); r.Exit != 3 || r.Out != "/tmp/mark\ntwo\n" {
+		t.Errorf("%d: %q", r.Exit, r.Out)
+	}
+}

@@ -13,7 +13,7 @@ type Options struct {
 	CgroupV2 bool              // the unified tree; limits may then not be enforced
 	Network  bool              // the host's network
 	Journal  bool              // append what systemd itself wrote
-	Limit    time.Duration     // then all is killed, and Exit is 124; 0: two minutes
+	Limit    time.Duration     // then all is killed, and Exit is 124; 0: two minutes, and ten for Boot
 }
 
 // Systemd boots a throw-away box, runs a shell script in it as root, and returns the script's
@@ -24,6 +24,11 @@ func Systemd(t testing.TB, o Options, text string) Result {
 	if o.Limit == 0 {
 		o.Limit = 2 * time.Minute
 	}
+	return mustRun(t, script(t, "systemd-box.sh"), o.arguments(text)...)
+}
+
+// arguments are those of systemd-box.sh.
+func (o Options) arguments(text string) []string {
 	args := []string{"--timeout", strconv.Itoa(int(o.Limit.Seconds()))}
 	for place, path := range o.Bind {
 		args = append(args, "--bind-ro", path+":"+place)
@@ -40,5 +45,5 @@ func Systemd(t testing.TB, o Options, text string) Result {
 	if o.Journal {
 		args = append(args, "--journal")
 	}
-	return mustRun(t, script(t, "systemd-box.sh"), append(args, "--", text)...)
+	return append(args, "--", text)
 }

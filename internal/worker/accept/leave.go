@@ -56,12 +56,6 @@ func (p *Pool) LeaveBehind(ctx context.Context, q *handoff.Queue) (left, kept in
 	p.giver.Lock()
 	defer p.giver.Unlock()
 	before := p.moved.Load()
-	for _, l := range listeners {
-		l.await(ctx)
-	}
-	for _, a := range adopters {
-		a.Stop()
-	}
 	o := newOffer(q)
 	o.allow(everything)
 	p.offer.Store(o)
@@ -69,7 +63,14 @@ func (p *Pool) LeaveBehind(ctx context.Context, q *handoff.Queue) (left, kept in
 		o.allow(0)
 		p.offer.Store(nil)
 	}()
-	p.wake(everything)
+	p.wake(everything) // before all else: when the main process has died, systemd kills what is left
+	for _, l := range listeners {
+		l.await(ctx)
+	}
+	for _, a := range adopters {
+		a.Stop()
+	}
+	p.wake(everything) // those that were on their way here
 	for p.movable.Load() > 0 {
 		if _, _, full := o.look(); full {
 			break
