@@ -355,7 +355,6 @@ func TestSystemdSockets(t *testing.T) {
 	}
 }
 
-
 // TestSystemdRefusals: what a unit lacks is said, with what to do, and ends the start with its
 // own status.
 func TestSystemdRefusals(t *testing.T) {
