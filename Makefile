@@ -76,6 +76,11 @@ bench-operate: build ## measure what operators do between reloads, about 8 minut
 bench-upgrade: build ## measure upgrades and deaths of the supervisor, about 3 minutes
 	$(GO) run ./bench --only upgrade $(BENCHFLAGS)
 
+bench-service: build ## what clients see of operations under systemd and in a container, about 3 minutes
+	@mkdir -p bench/out && rm -f bench/out/service.txt
+	PREFORKD_ROWS=$(CURDIR)/bench/out/service.txt $(GO) test -count=1 -timeout 30m -run '^Test(Systemd|Container|PackageUnderSystemd)' ./e2e/
+	@cat bench/out/service.txt
+
 bench-picture: build ## draw docs/img/reload.svg again, about 3 minutes
 	$(GO) run ./bench --only reload-slow --rounds 1 --picture docs/img/reload.svg $(BENCHFLAGS)
 
