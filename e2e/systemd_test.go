@@ -141,7 +141,7 @@ func (u *unit) unnoticed(what string, do func(g *load.Generator)) {
 // TestSystemd is the life of the unit under a real systemd.
 func TestSystemd(t *testing.T) {
 	u := installUnit(t, box.Options{})
-	out := u.Must("systemctl start preforkd && systemctl is-active preforkd && ps -o comm= -p $(systemctl show --value -p MainPID preforkd)")
+	out := u.Must("systemctl enable --now preforkd 2>/dev/null && systemctl is-active preforkd && ps -o comm= -p $(systemctl show --value -p MainPID preforkd)")
 	if out != "active\npreforkd-anchor\n" {
 		t.Errorf("%q", out)
 	}
@@ -155,6 +155,7 @@ func TestSystemd(t *testing.T) {
 	u.restarts(main)
 	u.deaths()
 	u.security()
+	u.instance()
 	if t.Failed() {
 		t.Logf("%s", u.log())
 	}
@@ -327,6 +328,18 @@ func (u *unit) security() {
 			u.t.Errorf("%s: security %s, %v", name, m[1], err)
 		}
 		u.table.note("systemd-analyze security %s: %s", name, m[1])
+	}
+}
+
+// instance starts a second service, of a port below 1024.
+func (u *unit) instance() {
+	u.t.Helper()
+	u.write("etc", "listen: [\"127.0.0.1:981\"]\n"+strings.Replace(unitSettings, "models: /var/lib/preforkd/", "models: /var/lib/preforkd-web/", 1), "/etc/preforkd/web.yaml")
+	out := u.Must(`mkdir -p /var/lib/preforkd-web /etc/systemd/system/preforkd@web.service.d && cp -r /opt/models /var/lib/preforkd-web/
+		printf '[Service]\nAmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\nPrivateUsers=no\n' >/etc/systemd/system/preforkd@web.service.d/port.conf
+		systemctl daemon-reload && systemctl start preforkd@web && preforkd status --admin /run/preforkd-web/admin.sock && curl -s http://127.0.0.1:981/readyz`)
+	if !strings.Contains(out, "127.0.0.1:981") {
+		u.t.Errorf("%s", out)
 	}
 }
 
