@@ -106,7 +106,9 @@ func (s *Supervisor) complete(g, old *generation) error {
 	if err := g.listen(old, inherited, s.log.Warn); err != nil {
 		return err
 	}
-	s.size(g, old)
+	if err := s.size(g, old); err != nil {
+		return err
+	}
 	for _, p := range g.pools {
 		s.claimModels(p.models)
 		g.addModels(p.models)
@@ -221,26 +223,40 @@ func (g *generation) closeSockets(keep []boundSocket) {
 
 // size decides how many workers each pool has. Pools whose number is given come first: the
 // others share what they leave of the memory.
-func (s *Supervisor) size(g, old *generation) {
+func (s *Supervisor) size(g, old *generation) error {
 	taken := uint64(0)
 	for _, auto := range []bool{false, true} {
 		for _, p := range g.pools {
-			if p.cfg.Workers.Auto() == auto {
-				taken += s.sizePool(p, old, taken)
+			if p.cfg.Workers.Auto() != auto {
+				continue
 			}
+			more, err := s.sizePool(p, old, taken)
+			if err != nil {
+				return err
+			}
+			taken += more
 		}
 	}
+	return nil
 }
 
 // sizePool decides about one, of memory of which so much is taken, and returns how much
 // more it is planned with.
-func (s *Supervisor) sizePool(p *pool, old *generation, taken uint64) uint64 {
+func (s *Supervisor) sizePool(p *pool, old *generation, taken uint64) (uint64, error) {
 	in := s.room(p)
 	in.Available -= min(in.Available, taken)
 	in.Asked = int(p.cfg.Workers)
+	before := old.pool(p.name)
+	if before != nil {
+		in.Running = sizing.Decide(sizing.Input{Asked: before.size, ModelBytes: before.modelBytes()}).Memory
+	}
+	// What runs already has shown that it fits, and other programs may need less.
+	if what, try := sizing.Short(in); what != "" && old == nil && p.programs.own {
+		return 0, &ipc.Failure{Exit: ipc.ExitConfig, What: "pool " + p.name + ": " + what, Try: try}
+	}
 	plan := sizing.Decide(in)
 	p.asked = plan.Workers
-	if before := old.pool(p.name); before != nil && before.size != before.asked && before.cfg.Workers == p.cfg.Workers {
+	if before != nil && before.size != before.asked && before.cfg.Workers == p.cfg.Workers {
 		in.Asked, in.Scaled = before.size, true
 		plan = sizing.Decide(in)
 	}
@@ -255,7 +271,7 @@ func (s *Supervisor) sizePool(p *pool, old *generation, taken uint64) uint64 {
 	for i := range plan.Workers {
 		p.slots = append(p.slots, &poolSlot{pool: p, index: i})
 	}
-	return plan.Memory
+	return plan.Memory, nil
 }
 
 // room is the machine as it is now, for workers of p.
@@ -264,11 +280,15 @@ func (s *Supervisor) room(p *pool) sizing.Input {
 	if err != nil {
 		s.log.Warn("machine not fully known", "err", err)
 	}
-	in := sizing.Input{Cores: found.Cores, Available: found.Available}
+	return sizing.Input{Cores: found.Cores, Available: found.Available, Limited: found.Limited, ModelBytes: p.modelBytes()}
+}
+
+// modelBytes is the size of all model files of p together.
+func (p *pool) modelBytes() (n uint64) {
 	for _, m := range p.models {
-		in.ModelBytes += uint64(m.Bytes)
+		n += uint64(m.Bytes)
 	}
-	return in
+	return n
 }
 
 // pool returns the pool of that name, nil if g, which may be nil, has none.

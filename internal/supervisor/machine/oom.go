@@ -57,76 +57,16 @@ const (
 )
 
 // counterFile finds the file in the texts of /proc/PID/cgroup (cgroups(7)) and
-// /proc/self/mountinfo (proc_pid_mountinfo(5)). Where version 1 has the memory controller,
-// version 2 cannot have it.
+// /proc/self/mountinfo (proc_pid_mountinfo(5)).
 func counterFile(own, mounts []byte) (string, error) {
-	version, within, ok := memoryCgroup(own)
-	if !ok {
-		return "", errors.New("it is in no memory cgroup")
+	g, err := findGroup(own, mounts, "memory")
+	if err != nil {
+		return "", err
 	}
-	kind, name := "cgroup2", eventsFile
-	if version == 1 {
-		kind, name = "cgroup", oomControlFile
+	if g.version == 1 {
+		return path.Join(g.mount, g.below, oomControlFile), nil
 	}
-	for line := range bytes.Lines(mounts) {
-		root, at, ok := mountOf(string(line), kind)
-		if !ok {
-			continue
-		}
-		if below, ok := strings.CutPrefix(within+"/", strings.TrimSuffix(root, "/")+"/"); ok {
-			return path.Join(at, below, name), nil
-		}
-	}
-	return "", fmt.Errorf("its memory cgroup %s is not mounted", within)
-}
-
-// memoryCgroup returns the path of a process's memory cgroup within its hierarchy, and
-// the version of that.
-func memoryCgroup(own []byte) (version int, within string, ok bool) {
-	for line := range bytes.Lines(own) {
-		fields := strings.SplitN(strings.TrimSuffix(string(line), "\n"), ":", 3)
-		if len(fields) != 3 || !strings.HasPrefix(fields[2], "/") || strings.HasPrefix(fields[2], "/..") {
-			continue // the last is one outside of this process's namespace (cgroup_namespaces(7))
-		}
-		for controller := range strings.SplitSeq(fields[1], ",") {
-			if controller == "memory" {
-				return 1, fields[2], true
-			}
-		}
-		if fields[0] == "0" && fields[1] == "" {
-			version, within, ok = 2, fields[2], true
-		}
-	}
-	return version, within, ok
-}
-
-// mountOf returns which part of a cgroup hierarchy the mount of one line shows, and where.
-func mountOf(line, kind string) (root, at string, ok bool) {
-	mount, super, _ := strings.Cut(line, " - ")
-	fields, rest := strings.Fields(mount), strings.Fields(super)
-	if len(fields) < 5 || len(rest) < 3 || rest[0] != kind {
-		return "", "", false
-	}
-	if kind == "cgroup" && !strings.Contains(","+rest[2]+",", ",memory,") {
-		return "", "", false
-	}
-	return unescape(fields[3]), unescape(fields[4]), true
-}
-
-// unescape undoes mountinfo's escapes: \040 is a space.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return path.Join(g.mount, g.below, eventsFile), nil
 }
 
 func parseKills(data []byte) (uint64, error) {

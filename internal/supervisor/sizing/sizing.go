@@ -12,6 +12,10 @@ type Input struct {
 	ModelBytes uint64 // of all model files together
 	Asked      int    // workers that the operator asked for; 0: auto
 	Scaled     bool   // Asked is what the pool was scaled to, not what is configured
+	Limited    bool   // Available is what a limit leaves, not the machine
+	// Running is what the workers are planned with that run now and will leave, in bytes.
+	// Available lacks what they hold, so that a reload must not take it for gone.
+	Running uint64
 }
 
 // Plan is the decision.
@@ -45,7 +49,8 @@ const (
 // Decide returns the plan for in. Workers is at least 1.
 func Decide(in Input) Plan {
 	each, room := in.each(), in.room()
-	fit := fits(room, each)
+	now := fits(room, each)
+	fit := max(now, fits(in.Running, each))
 	p := Plan{Workers: in.Asked}
 	if in.Asked == 0 {
 		p.Workers = max(in.Cores, 1)
@@ -54,7 +59,7 @@ func Decide(in Input) Plan {
 		}
 	}
 	p.Procs = max(2, (in.Cores+p.Workers-1)/p.Workers)
-	p.Surge = max(min(fit, p.Workers), 1)
+	p.Surge = max(min(now, p.Workers), 1)
 	p.Memory = uint64(p.Workers) * each
 	p.Why = why(in, p.Workers, each)
 	if in.Available > 0 && p.Workers > fit {
@@ -62,6 +67,17 @@ func Decide(in Input) Plan {
 			plural(p.Workers, "worker"), size(uint64(p.Workers)*each), size(room), max(fit, 1))
 	}
 	return p
+}
+
+// Short says what is missing where a limit leaves less than one worker is planned with, and
+// nobody has asked for a number of workers all the same; empty: nothing.
+func Short(in Input) (what, try string) {
+	each := in.each()
+	if !in.Limited || in.Asked > 0 || in.Available >= each {
+		return "", ""
+	}
+	return fmt.Sprintf("one worker is planned with %s, and the memory limit leaves %s", size(each), size(in.Available)),
+		fmt.Sprintf("raise the limit (MemoryMax=, --memory, resources.limits.memory) by %s or more, or set workers to 1 to have it tried", size(each-in.Available+1<<20))
 }
 
 // each is what one worker is planned with.

@@ -23,11 +23,40 @@ func TestDecide(t *testing.T) {
 		{"as asked", Input{Cores: 2, Available: 16 * gib, Asked: 8}, 8, 2, "8 workers: as asked", false},
 		{"asked for too many", Input{Cores: 2, Available: gib, Asked: 64}, 64, 2, "as asked", true},
 		{"unknown memory", Input{Cores: 2}, 2, 2, "2 workers: one per usable core (2 usable cores)", false},
+		{"a reload of what fills the memory", Input{Cores: 4, Available: gib / 4, Running: 256 << 20}, 4, 2, "4 workers: one per usable core", false},
+		{"and of larger models", Input{Cores: 4, Available: gib / 4, Running: 256 << 20, ModelBytes: 20 << 20}, 2, 2, "2 workers: as many as fit into memory", false},
 		{"few workers on many cores", Input{Cores: 16, Available: 16 * gib, Asked: 3}, 3, 6, "as asked", false},
 	} {
 		p := Decide(c.in)
 		if p.Workers != c.workers || p.Procs != c.procs || !strings.Contains(p.Why, c.why) || (p.Warning != "") != c.warns {
 			t.Errorf("%s: %+v", c.name, p)
+		}
+	}
+}
+
+// TestSurgeIsWhatFitsBeside: what the running workers hold is not there for more of them.
+func TestSurgeIsWhatFitsBeside(t *testing.T) {
+	if p := Decide(Input{Cores: 4, Available: gib / 8, Running: 256 << 20}); p.Workers != 4 || p.Surge != 1 {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestShort(t *testing.T) {
+	const worker = processBytes + 10*perModelBytes<<20
+	for _, c := range []struct {
+		name string
+		in   Input
+		what string
+		try  string
+	}{
+		{"too little", Input{Available: 50 << 20, ModelBytes: 10 << 20, Limited: true}, "one worker is planned with 94 MiB, and the memory limit leaves 50 MiB", "by 45 MiB or more"},
+		{"just enough", Input{Available: worker, ModelBytes: 10 << 20, Limited: true}, "", ""},
+		{"asked for all the same", Input{Available: 50 << 20, ModelBytes: 10 << 20, Limited: true, Asked: 1}, "", ""},
+		{"no limit: others may give memory back", Input{Available: 50 << 20, ModelBytes: 10 << 20}, "", ""},
+	} {
+		what, try := Short(c.in)
+		if what != c.what || !strings.Contains(try, c.try) || (try == "") != (what == "") {
+			t.Errorf("%s: %q, %q", c.name, what, try)
 		}
 	}
 }
