@@ -105,7 +105,7 @@ func (s *Supervisor) openAdmin() error {
 	}
 	if err != nil {
 		if s.cfg.Admin == "" {
-			s.log.Warn("no admin socket: set admin to a path of this service's own", "err", err)
+			s.log.Warn("no admin socket: operators cannot reach this service", "err", err)
 			return nil
 		}
 		return err

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"preforkd/internal/ipc"
@@ -117,8 +118,11 @@ func openFailure(path string, err error) *ipc.Failure {
 	switch {
 	case errors.As(err, &cause):
 		f.Exit, f.What = cause.Exit, "open admin socket: "+cause.What
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		f.Exit = ipc.ExitPermission
+	}
+	if f.Exit == ipc.ExitPermission {
+		f.Try = "let this user write " + filepath.Dir(path) + " (in a container: mount a tmpfs there), or set admin to another path, or to off"
 	}
 	return f
 }

@@ -225,7 +225,7 @@ func modelsFailure(path string, err error) *ipc.Failure {
 func cacheFailure(dir string, err error) *ipc.Failure {
 	f := &ipc.Failure{Exit: ipc.ExitUnavailable, What: "model cache: " + err.Error(), Try: "make room, or set cache.dir to another directory", Err: err}
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errReadOnly) {
-		f.Exit, f.Try = ipc.ExitPermission, "let this user write "+dir+", or set cache.dir to another directory"
+		f.Exit, f.Try = ipc.ExitPermission, "let this user write "+dir+" (in a container: mount a volume or a tmpfs there), or set cache.dir to another directory"
 	}
 	return f
 }
