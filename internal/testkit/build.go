@@ -64,7 +64,7 @@ func built(t testing.TB, build func() (string, error)) string {
 }
 
 var (
-	plain = sync.OnceValues(func() (string, error) { return programs("plain") })
+	plain = sync.OnceValues(func() (string, error) { return programs("plain", "-trimpath", "-ldflags=-s -w") }) // as make build
 	race  = sync.OnceValues(func() (string, error) { return programs("race", "-race") })
 )
 
