@@ -63,7 +63,7 @@ work=$(mktemp -d "$folder/.fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 echo "fetch-onnxruntime: downloading onnxruntime-node $version" >&2
-(cd "$work" && npm pack --ignore-scripts --silent "onnxruntime-node@$version" >npm.out 2>npm.err) || {
+(cd "$work" && npm pack --ignore-scripts --loglevel=error "onnxruntime-node@$version" >npm.out 2>npm.err) || {
 	cat "$work/npm.out" "$work/npm.err" >&2
 	fail "npm pack onnxruntime-node@$version ended with an error" \
 		"look at npm's output above, or set ONNXRUNTIME=/path/libonnxruntime.so"

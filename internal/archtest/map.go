@@ -84,6 +84,8 @@ var fences = []struct {
 	{"github.com/shirou/gopsutil/v3", []string{"internal/supervisor/machine"}},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}},
 	{"github.com/prometheus", []string{"internal/supervisor/metrics"}},
+	{"k8s.io", nil}, // tests only
+	{"sigs.k8s.io", nil},
 }
 
 // impure are packages that a pure room does not import.
@@ -94,9 +96,9 @@ var linked = []struct {
 	program string
 	without []string
 }{
-	{"./cmd/supervisor", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "preforkd/internal/inference", "preforkd/internal/worker"}},
-	{"./cmd/anchor", []string{"github.com", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker", "net/http"}},
-	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "preforkd/internal/supervisor"}},
+	{"./cmd/supervisor", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "k8s.io", "preforkd/internal/inference", "preforkd/internal/worker"}},
+	{"./cmd/anchor", []string{"github.com", "k8s.io", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker", "net/http"}},
+	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "k8s.io", "preforkd/internal/supervisor"}},
 }
 
 const (
