@@ -21,7 +21,7 @@ import (
 )
 
 // image builds the image of the programs and says how large it is.
-func image(t *testing.T) string {
+func image(t *testing.T, table *rows) string {
 	t.Helper()
 	base := box.Base(t)
 	root := stage(t)
@@ -40,7 +40,7 @@ func image(t *testing.T) string {
 		t.Fatal(err)
 	}
 	own := size(tag) - size(base)
-	t.Logf("image: %.1f MB beside its base, %.1f MB of it ONNX Runtime", float64(own)/1e6, float64(library.Size())/1e6)
+	table.note("image: %.1f MB beside its base, %.1f MB of it ONNX Runtime", float64(own)/1e6, float64(library.Size())/1e6)
 	return tag
 }
 
@@ -83,7 +83,8 @@ func ready(st admin.Status) bool {
 
 // TestContainer runs the image as an orchestrator would.
 func TestContainer(t *testing.T) {
-	image := image(t)
+	table := tableOf(t)
+	image := image(t, table)
 	c := box.Start(t, options(t, append([]string{"--memory", "300m", "--cpus", "0.5"}, writable...)...), image)
 	st := statusIn(t, c)
 	address := st.Listen[0]
@@ -109,7 +110,7 @@ func TestContainer(t *testing.T) {
 			t.Errorf("%d: %s", code, text)
 		}
 	})
-	t.Run("upgrades and a death", func(t *testing.T) { changes(t, c, address) })
+	t.Run("upgrades and a death", func(t *testing.T) { changes(t, c, address, table) })
 	t.Run("orphans", func(t *testing.T) { orphans(t, c) })
 	t.Run("health", func(t *testing.T) {
 		if !strings.Contains(c.Exec("preforkd", "--help").OK(t), "health") {
@@ -132,37 +133,50 @@ func TestContainer(t *testing.T) {
 		if status := c.Wait(); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
+		table.note("container: stopped with %d requests in flight, all of them answered, exit status %d", n, c.Wait())
 	})
 	t.Run("little memory", func(t *testing.T) { littleMemory(t, image) })
 	t.Run("nothing to write", func(t *testing.T) { nothingToWrite(t, image) })
 }
 
 // changes upgrades the service in c, well and badly, and kills its supervisor, under load.
-func changes(t *testing.T, c *box.Container, address string) {
-	g, end := stormAt(t, address, load.Options{Conns: 4, Keepalive: true, Think: 10 * time.Millisecond})
-	answers(t, g, 20)
+func changes(t *testing.T, c *box.Container, address string, table *rows) {
+	under := func(what string, do func()) {
+		t.Helper()
+		g, end := stormAt(t, address, load.Options{Conns: 4, Keepalive: true, Think: 10 * time.Millisecond, Timeout: testkit.Limit})
+		_, endFresh := stormAt(t, address, load.Options{Conns: 1, Think: 20 * time.Millisecond, Timeout: testkit.Limit})
+		answers(t, g, 20)
+		do()
+		answers(t, g, 20)
+		kept, fresh := end(), endFresh()
+		table.add("container: "+what, kept, fresh)
+		untouched(t, kept, 4)
+		if fresh.Failures.Total() > 0 {
+			t.Errorf("%s: %v; %+v", what, fresh.Failures, fresh.First)
+		}
+	}
 	before := statusIn(t, c)
-	if out := c.Exec("preforkd", "upgrade").OK(t); !strings.Contains(out, "generation 2 serves") {
-		t.Errorf("upgrade: %s", out)
-	}
-	answers(t, g, 20)
-	if r := c.Exec("preforkd", "upgrade", "/usr/bin/false"); r.Exit != ipc.ExitRolledBack || !strings.Contains(r.Out, "exit status 1") {
-		t.Errorf("a bad upgrade: %d, %s", r.Exit, r.Out)
-	}
-	answers(t, g, 20)
+	under("upgrade", func() {
+		if out := c.Exec("preforkd", "upgrade").OK(t); !strings.Contains(out, "generation 2 serves") {
+			t.Errorf("upgrade: %s", out)
+		}
+	})
+	under("bad upgrade", func() {
+		if r := c.Exec("preforkd", "upgrade", "/usr/bin/false"); r.Exit != ipc.ExitRolledBack || !strings.Contains(r.Out, "exit status 1") {
+			t.Errorf("a bad upgrade: %d, %s", r.Exit, r.Out)
+		}
+	})
 	upgraded := statusIn(t, c)
 	if upgraded.PID == before.PID || upgraded.Generation != 2 {
 		t.Errorf("generation %d, supervisor %d, before %d", upgraded.Generation, upgraded.PID, before.PID)
 	}
-	c.Exec("sh", "-c", fmt.Sprintf("kill -9 %d", upgraded.PID)).OK(t)
-	var after admin.Status
-	if testkit.Await(func() bool { after = statusIn(t, c); return after.PID != upgraded.PID }) != nil {
-		t.Errorf("supervisor %d was killed, %d is there", upgraded.PID, after.PID)
-	}
-	answers(t, g, 20)
-	if r := end(); r.Failures.Total() != 0 || r.Dials != 4 {
-		t.Errorf("%d requests failed, %d connections for 4 clients", r.Failures.Total(), r.Dials)
-	}
+	under("kill -9 of the supervisor", func() {
+		c.Exec("sh", "-c", fmt.Sprintf("kill -9 %d", upgraded.PID)).OK(t)
+		var after admin.Status
+		if testkit.Await(func() bool { after = statusIn(t, c); return after.PID != upgraded.PID }) != nil {
+			t.Errorf("supervisor %d was killed, %d is there", upgraded.PID, after.PID)
+		}
+	})
 }
 
 // orphans makes 20 and waits until the first process has taken them in and buried them.
