@@ -52,6 +52,7 @@ func complete(t testing.TB) *worker {
 	}
 	unix.Close(fd)
 	t.Cleanup(func() { board.Close() })
+	w.board = board
 	if w.row, err = board.Claim(scoreboard.Holder{}); err != nil {
 		t.Fatal(err)
 	}
@@ -109,16 +110,19 @@ func TestRequestsAllocateNothing(t *testing.T) {
 		t.Skip("with the race detector sync.Pool forgets at random")
 	}
 	w := complete(t)
-	for path, body := range bodies(t) {
-		ctx := received(path, body)
-		if n := testing.AllocsPerRun(500, func() {
-			ctx.Response.Header.Reset() // the server keeps the body's buffer
-			w.api.Handle(ctx)
-		}); n != 0 || ctx.Response.StatusCode() != 200 {
-			t.Errorf("%s: %v allocations, %s", path, n, ctx.Response.Body())
+	for unready := range uint64(2) {
+		w.board.Unready().Store(unready)
+		for path, body := range bodies(t) {
+			ctx := received(path, body)
+			if n := testing.AllocsPerRun(500, func() {
+				ctx.Response.Header.Reset() // the server keeps the body's buffer
+				w.api.Handle(ctx)
+			}); n != 0 || ctx.Response.StatusCode() != 200 || ctx.Response.ConnectionClose() != (unready == 1) {
+				t.Errorf("%s: %v allocations, unready %d, %s", path, n, unready, ctx.Response.Body())
+			}
 		}
 	}
-	if n := w.row.Requests.Load(); n != 2*501 || w.row.EngineCalls.Load() != n || w.row.InFlight.Load() != 0 {
+	if n := w.row.Requests.Load(); n != 4*501 || w.row.EngineCalls.Load() != n || w.row.InFlight.Load() != 0 {
 		t.Errorf("%d requests counted, %d runs, %d in flight", n, w.row.EngineCalls.Load(), w.row.InFlight.Load())
 	}
 }

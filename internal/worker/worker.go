@@ -220,6 +220,7 @@ func (w *worker) handle(version string) {
 		Left:           w.row.Leave,
 		Log:            w.log,
 		Ready:          func() bool { return !w.leaving.Load() },
+		Closing:        func() bool { return w.board.Unready().Load() != 0 },
 	})
 }
 

@@ -217,6 +217,10 @@ func (b *Board) Owner() *atomic.Uint64 { return b.words[wordOwner] }
 // Stopping is not 0 once the service was told to stop.
 func (b *Board) Stopping() *atomic.Uint64 { return b.words[wordStopping] }
 
+// Unready is not 0 once the service is about to stop: it serves on for a while, workers say
+// that they are not ready, and each answer closes its connection.
+func (b *Board) Unready() *atomic.Uint64 { return b.words[wordUnready] }
+
 // Taker is the lowest generation whose workers take connections that others hand over.
 func (b *Board) Taker() *atomic.Uint64 { return b.words[wordTaker] }
 

@@ -50,6 +50,7 @@ const (
 	wordStopping
 	wordTaker
 	wordHeartbeat
+	wordUnready
 	knownWords
 
 	wordBytes = lineBytes

@@ -319,11 +319,13 @@ func TestWords(t *testing.T) {
 	b.Owner().Store(3)
 	b.Stopping().Store(4)
 	b.Taker().Store(5)
+	b.Unready().Store(6)
 	b.Heartbeat().Mark()
 	got := []uint64{
 		other.Generation().Load(), other.Committed().Load(), other.Owner().Load(), other.Stopping().Load(), other.Taker().Load(),
+		other.Unready().Load(),
 	}
-	if !reflect.DeepEqual(got, []uint64{1, 2, 3, 4, 5}) {
+	if !reflect.DeepEqual(got, []uint64{1, 2, 3, 4, 5, 6}) {
 		t.Error(got)
 	}
 	if age, ok := other.Heartbeat().Age(); !ok || age > time.Minute {

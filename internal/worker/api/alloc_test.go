@@ -33,13 +33,15 @@ func TestNoAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("with the race detector sync.Pool forgets at random")
 	}
-	a := newAPI(t, Options{WorkerHeader: "main/0/7"})
-	for name, ctx := range common {
-		if n := testing.AllocsPerRun(500, func() {
-			ctx.Response.Header.Reset() // the server keeps the body's buffer
-			a.Handle(ctx)
-		}); n != 0 || ctx.Response.StatusCode() != 200 {
-			t.Errorf("%s: %v allocations, %s", name, n, ctx.Response.Body())
+	for _, closing := range []bool{false, true} {
+		a := newAPI(t, Options{WorkerHeader: "main/0/7", Closing: func() bool { return closing }})
+		for name, ctx := range common {
+			if n := testing.AllocsPerRun(500, func() {
+				ctx.Response.Header.Reset() // the server keeps the body's buffer
+				a.Handle(ctx)
+			}); n != 0 || ctx.Response.StatusCode() != 200 || ctx.Response.ConnectionClose() != closing {
+				t.Errorf("%s: %v allocations, closing %v: %s", name, n, ctx.Response.ConnectionClose(), ctx.Response.Body())
+			}
 		}
 	}
 }

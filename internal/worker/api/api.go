@@ -46,8 +46,12 @@ type Options struct {
 	Left     func()
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
-	// Ready tells whether this worker may take traffic; nil: always.
+	// Ready is true until this worker leaves; nil: always.
 	Ready func() bool
+	// Closing tells whether the service is about to stop, while this worker serves on: it
+	// says that it is not ready, and each answer closes its connection; nil: never. It is
+	// asked with each request, so it must cost nothing.
+	Closing func() bool
 }
 
 // API answers requests.
@@ -73,6 +77,9 @@ func New(o Options) *API {
 	}
 	if o.Ready == nil {
 		o.Ready = func() bool { return true }
+	}
+	if o.Closing == nil {
+		o.Closing = func() bool { return false }
 	}
 	if o.Began == nil {
 		o.Began = func() {}
@@ -133,6 +140,9 @@ func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool) {
 		ctx.SetConnectionClose()
 		a.fail(ctx, errBug)
 		*counted = ctx.UserValue(errAnswered) != nil
+	}
+	if a.Closing() { // asked last: what took long is answered like what came late
+		ctx.SetConnectionClose()
 	}
 	ctx.Request.ReleaseBody(keepBytes)
 	if !*counted {

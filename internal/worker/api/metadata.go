@@ -17,7 +17,7 @@ func (a *API) live(ctx *fasthttp.RequestCtx, _ target) error {
 
 // ready answers whether this worker may take traffic.
 func (a *API) ready(ctx *fasthttp.RequestCtx, _ target) error {
-	if !a.Ready() {
+	if !a.Ready() || a.Closing() {
 		return errNotReady
 	}
 	sendJSON(ctx, append(ctx.Response.SwapBody(nil)[:0], `{"ready":true}`...))
