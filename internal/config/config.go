@@ -14,6 +14,7 @@ type Config struct {
 	Predict   Predict   `yaml:"predict"`
 	Worker    Worker    `yaml:"worker"`
 	Timeouts  Timeouts  `yaml:"timeouts"`
+	Drain     Drain     `yaml:"drain"`
 	HTTP      HTTP      `yaml:"http"`
 	Inference Inference `yaml:"inference"`
 	Cache     Cache     `yaml:"cache"`
@@ -84,6 +85,13 @@ type Timeouts struct {
 	Request time.Duration `yaml:"request" default:"30s" check:"1ms..24h"`
 	// Drain is how long a leaving worker may go on with what it has begun.
 	Drain time.Duration `yaml:"drain" default:"30s" check:"1ms..24h"`
+}
+
+// Drain is the section of how the service stops.
+type Drain struct {
+	// Delay is how long it serves on after it was told to stop, and says that it is not
+	// ready, before the workers drain.
+	Delay time.Duration `yaml:"delay" default:"0s" check:"0s..1h"`
 }
 
 // HTTP is the section of the protocol that workers speak.

@@ -103,6 +103,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		},
 		Pools:     map[string]Pool{"web": {Workers: 2, Timeouts: Timeouts{4, 3, 2, 1}}},
 		Timeouts:  Timeouts{1, 2, 3, 4},
+		Drain:     Drain{15},
 		HTTP:      HTTP{1 << 30, 5, 6, 7, true},
 		Inference: Inference{"/lib/libonnxruntime.so"},
 		Cache:     Cache{"/cache"},
