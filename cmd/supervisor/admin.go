@@ -23,9 +23,22 @@ func adminFlags(more ...cli.Flag) []cli.Flag {
 // dial connects to the service that the command line of c names.
 func dial(c *cli.Context) (*admin.Client, error) {
 	if name := c.Args().First(); name != "" {
-		return nil, &ipc.Failure{Exit: ipc.ExitUsage, What: "unknown argument " + name, Try: "preforkd " + c.Command.Name + " --help"}
+		return nil, unknownArgument(c, name)
 	}
 	return connect(c)
+}
+
+func unknownArgument(c *cli.Context, name string) error {
+	return &ipc.Failure{Exit: ipc.ExitUsage, What: "unknown argument " + name, Try: "preforkd " + c.Command.Name + " --help"}
+}
+
+// configured reads the settings of the service that the command line of c names.
+func configured(c *cli.Context) (*config.Config, error) {
+	loaded, err := config.Load(config.Sources{File: c.String("config"), Explicit: c.IsSet("config"), Env: os.Environ()})
+	if err != nil {
+		return nil, &ipc.Failure{Exit: ipc.ExitConfig, What: err.Error(), Err: err}
+	}
+	return &loaded.Config, nil
 }
 
 // connect is dial for a command with operands of its own.
@@ -33,11 +46,11 @@ func connect(c *cli.Context) (*admin.Client, error) {
 	if path := c.String("admin"); path != "" {
 		return admin.Dial(path)
 	}
-	loaded, err := config.Load(config.Sources{File: c.String("config"), Explicit: c.IsSet("config"), Env: os.Environ()})
+	cfg, err := configured(c)
 	if err != nil {
-		return nil, &ipc.Failure{Exit: ipc.ExitConfig, What: err.Error(), Err: err}
+		return nil, err
 	}
-	path := loaded.Config.AdminSocket(os.Getenv, os.Getuid())
+	path := cfg.AdminSocket(os.Getenv, os.Getuid())
 	if path == "" {
 		return nil, &ipc.Failure{Exit: ipc.ExitUsage, What: "the service has no admin socket: admin is off", Try: "--admin PATH"}
 	}

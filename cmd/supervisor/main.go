@@ -59,6 +59,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			restartCommand(out),
 			modelsCommand(out),
 			statusCommand(out),
+			healthCommand(out),
 			stopCommand(),
 			eventsCommand(out),
 			configCommand(out),
@@ -118,7 +119,7 @@ func load(c *cli.Context) (*config.Loaded, error) {
 		src.Flags = append(src.Flags, config.Flag{Name: "--set " + key, Key: key, Value: value})
 	}
 	if name := c.Args().First(); name != "" {
-		return nil, &ipc.Failure{Exit: ipc.ExitUsage, What: "unknown argument " + name, Try: "preforkd " + c.Command.Name + " --help"}
+		return nil, unknownArgument(c, name)
 	}
 	loaded, err := config.Load(src)
 	if err != nil {

@@ -36,6 +36,7 @@ func (s *Supervisor) start(sl *poolSlot) {
 	if s.op != nil && sl.startHeld {
 		s.op.canary = w
 	}
+	w.held = sl.startHeld && !sl.pool.other
 	sl.startHeld = false
 	if sl.begun {
 		sl.restarts++
@@ -243,6 +244,7 @@ func (s *Supervisor) ends(w *worker, reason slot.Reason) {
 		s.op.canary = nil
 	}
 	if s.stopping != stopNot {
+		s.shorten()
 		return
 	}
 	sl.wait = 0

@@ -65,7 +65,7 @@ func (s *Supervisor) openOps() error {
 	var server *metrics.Server
 	socket, err := s.keptSocket(ipc.KeptOps, func() (*activation.Socket, error) { return metrics.Bind(address) })
 	if err == nil {
-		server, err = metrics.Open(socket, metrics.Options{Version: s.opts.Version, Board: s.shared.board, Ask: s.snapshot})
+		server, err = metrics.Open(socket, metrics.Options{Version: s.opts.Version, Board: s.shared.board, Ask: s.snapshot, Health: s.opsHealth})
 	}
 	if err != nil && !asked {
 		s.log.Warn("no metrics: set ops.listen to an address of this service's own, or to off", "err", headline(err.Error()))
@@ -96,7 +96,7 @@ func opsFailure(err error) error {
 func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err error) {
 	err = s.ask(ctx, func() {
 		got = metrics.Snapshot{
-			Generation: s.gen.number, Stopping: s.stopping != stopNot, Reload: s.ops.reload, RolledBack: s.current().origin > 0,
+			Generation: s.gen.number, Reload: s.ops.reload, RolledBack: s.current().origin > 0,
 			Strangers: s.shared.board.Tally(tallyStrangers).Load(), Pools: s.poolMetrics(), Restarts: map[string]uint64{},
 			Models: s.modelMetrics(),
 		}

@@ -169,6 +169,7 @@ type worker struct {
 	private *activation.Socket // it is probed on; nil: it has none
 	unwatch context.CancelFunc // ends its probes
 	state   slot.State
+	held    bool // it may not accept yet
 	reason  slot.Reason
 	started time.Duration
 	ready   time.Duration // when it became ready; 0: never

@@ -59,6 +59,9 @@ func (s *Supervisor) do(op *operation, a rollout.Action) {
 	case rollout.Accept:
 		s.shared.board.Taker().Store(op.next.number)
 		op.before = s.answers()
+		if op.canary != nil {
+			op.canary.held = false
+		}
 		s.askWorker(op.canary, ipc.ControlAccept, nil)
 	case rollout.Share:
 		if old := op.pairs[a.Pool].old; old != nil {

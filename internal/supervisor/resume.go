@@ -111,6 +111,7 @@ func (s *Supervisor) openLeftBoard() (bool, error) {
 		}
 	}
 	board.Stopping().Store(0)
+	board.Unready().Store(0)
 	s.shared = shared{board: board, boardFD: fd}
 	return true, nil
 }

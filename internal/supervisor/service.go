@@ -23,7 +23,7 @@ type askEvent struct{ do func() }
 func (s *Supervisor) ask(ctx context.Context, do func()) error {
 	done := make(chan struct{})
 	select {
-	case s.events <- askEvent{func() { do(); close(done) }}:
+	case s.events <- askEvent{func() { do(); s.publish(); close(done) }}:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.ended:
@@ -103,7 +103,7 @@ func (v service) Scale(ctx context.Context, r admin.ScaleRequest) (admin.ScaleRe
 // Stop begins to stop the service.
 func (v service) Stop(ctx context.Context, quick bool) error {
 	return v.s.ask(ctx, func() {
-		mode := stopGraceful
+		mode := stopDelayed
 		if quick {
 			mode = stopQuick
 		}
@@ -116,8 +116,11 @@ func (v service) Events(ctx context.Context, after uint64, follow bool) iter.Seq
 	return v.s.history.Events(ctx, after, follow)
 }
 
-// emit records an event for operators.
-func (s *Supervisor) emit(e admin.Event) { s.history.Append(e) }
+// emit records an event for operators, who find the service to be as it says.
+func (s *Supervisor) emit(e admin.Event) {
+	s.publish()
+	s.history.Append(e)
+}
 
 // emitWorker records an event of one worker.
 func (s *Supervisor) emitWorker(w *worker, kind, text string) { s.emit(s.workerEvent(w, kind, text)) }
@@ -140,6 +143,15 @@ func (s *Supervisor) describe() admin.Status {
 		Time: time.Now(), Version: s.opts.Version, PID: s.pid, Generation: s.gen.number,
 		Uptime: admin.Duration(s.now()), Operations: s.ops.address, RolledBackTo: s.current().origin, LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
 		Models: s.describeModels(),
+	}
+	st.State = "serving"
+	switch {
+	case s.stopping == stopDelayed:
+		st.State, st.DrainsIn = "stopping", admin.Duration(max(s.drainAt-s.now(), 0))
+	case s.stopping != stopNot:
+		st.State = "draining"
+	case !s.everReady:
+		st.State = "starting"
 	}
 	for _, sock := range s.gen.sockets {
 		address := sock.Address

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -82,6 +83,8 @@ type Supervisor struct {
 	probes    string                             // directory of the sockets of workers that are probed; empty: none yet
 	announced bool
 	stopping  stopMode
+	drainAt   time.Duration // when a delayed stop goes on; 0: there is none
+	health    atomic.Pointer[health]
 	stopAt    time.Time // of the signal that began the stop
 	stopBy    os.Signal
 	bootErr   error    // why the first worker that ended before any was ready did so
@@ -196,6 +199,7 @@ func (s *Supervisor) loop(ctx context.Context, signals <-chan os.Signal) error {
 			ctx = context.Background()
 			s.stop(stopGraceful, nil)
 		}
+		s.publish()
 		s.report()
 	}
 }
@@ -243,6 +247,9 @@ func (s *Supervisor) untilNext() time.Duration {
 	if s.op != nil && s.op.deadline > 0 {
 		next = min(next, s.op.deadline-s.now())
 	}
+	if s.drainAt > 0 {
+		next = min(next, s.drainAt-s.now())
+	}
 	for _, w := range s.byPID {
 		if w.deadline > 0 {
 			next = min(next, w.deadline-s.now())
@@ -268,6 +275,9 @@ func (s *Supervisor) onTimer() {
 	if op := s.op; op != nil && op.deadline > 0 && now >= op.deadline {
 		op.deadline = 0
 		s.feed(rollout.Event{Kind: rollout.OnClock, Pool: op.clockOf})
+	}
+	if s.drainAt > 0 && now >= s.drainAt {
+		s.stop(stopGraceful, nil)
 	}
 	if now >= s.measureAt {
 		s.measureAt = now + measureEvery

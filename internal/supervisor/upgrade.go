@@ -384,6 +384,7 @@ func (s *Supervisor) succession() {
 	}
 	s.keepNotify()
 	_ = s.upstream.SendWait(fmt.Sprintf("MAINPID=%d", s.pid), "READY=1", ipc.KeyProgram+"="+main.program)
+	s.publish()
 	if err := s.openOps(); err != nil {
 		s.log.Error("no operations listener", "err", err)
 	}

@@ -37,11 +37,14 @@ type service struct {
 	kept    []Generation
 	restart func(context.Context, RestartRequest) (RestartResult, error)
 	models  []Model
+	health  func(context.Context) Health
 	mu      sync.Mutex // guards stopped
 	stopped []bool
 }
 
 func (s *service) Status(ctx context.Context) (Status, error) { return s.status(ctx) }
+
+func (s *service) Health(ctx context.Context) Health { return s.health(ctx) }
 
 func (s *service) Reload(ctx context.Context, r ReloadRequest, p func(Progress)) (ReloadResult, error) {
 	return s.reload(ctx, r, p)

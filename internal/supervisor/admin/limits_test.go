@@ -182,6 +182,8 @@ func TestWrongServer(t *testing.T) {
 		if !strings.HasPrefix(answer, ok) || len(answer) == len(ok) || len(answer) > maxLine {
 			_, err = c.Status(t.Context())
 			checkFailure(t, err, ipc.ExitUnavailable, path)
+			_, err = c.Health(t.Context())
+			checkFailure(t, err, ipc.ExitUnavailable, path)
 		}
 		c.Close()
 		ln.Close()

@@ -38,6 +38,7 @@ type route struct {
 func (s *Server) routes() http.Handler {
 	table := map[string]route{
 		"/v1/status":    {method: http.MethodGet, serve: s.status},
+		healthPath:      {method: http.MethodGet, serve: s.health},
 		"/v1/reload":    {method: http.MethodPost, keys: []string{"dry_run", "no_wait"}, serve: s.reload},
 		upgradePath:     {method: http.MethodPost, keys: []string{"program", "no_wait", "env"}, serve: s.upgrade, body: "env"},
 		rollbackPath:    {method: http.MethodPost, keys: []string{"generation", "no_wait"}, serve: s.rollback},
@@ -69,7 +70,7 @@ func (c *call) serve(table map[string]route) error {
 	rt, ok := table[path]
 	if !ok {
 		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path),
-			"use one of /v1/status, /v1/reload, "+upgradePath+", "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
+			"use one of /v1/status, "+healthPath+", /v1/reload, "+upgradePath+", "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
 	}
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)

@@ -27,6 +27,8 @@ import (
 type Service interface {
 	// Status returns how the service is, within answerLimit.
 	Status(ctx context.Context) (Status, error)
+	// Health returns how the service is, without waiting for what it is busy with.
+	Health(ctx context.Context) Health
 	// Reload reloads, or says why it did not. It calls progress, which never blocks, from
 	// any goroutine, but not after it has returned. A caller who goes away ends ctx; the
 	// service decides what that means.

@@ -33,7 +33,9 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 type Status struct {
 	Time       time.Time `json:"time"` // when this was true
 	Version    string    `json:"version"`
-	PID        int       `json:"pid"` // of the supervisor
+	State      string    `json:"state"`                       // starting, serving, stopping (it serves on until it drains) or draining
+	DrainsIn   Duration  `json:"drains_in_seconds,omitempty"` // while it is stopping
+	PID        int       `json:"pid"`                         // of the supervisor
 	Generation uint64    `json:"generation"`
 	Uptime     Duration  `json:"uptime_seconds"`
 	Listen     []string  `json:"listen"`               // as "127.0.0.1:8000" and "unix:/run/preforkd/http.sock"

@@ -24,6 +24,12 @@ func Table(w io.Writer, st Status) error {
 	if st.Operations != "" {
 		fmt.Fprintf(&b, "metrics on http://%s/metrics\n", clean(st.Operations))
 	}
+	switch st.State {
+	case "stopping":
+		fmt.Fprintf(&b, "stopping: serves on for %s, then drains\n", latency(st.DrainsIn))
+	case "draining":
+		fmt.Fprintln(&b, "draining: it ends when what is in flight has been answered")
+	}
 	if st.RolledBackTo > 0 {
 		fmt.Fprintf(&b, "runs what generation %d had, not what the configuration says; preforkd reload reads that\n", st.RolledBackTo)
 	}

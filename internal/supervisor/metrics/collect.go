@@ -15,7 +15,6 @@ import (
 // Snapshot is what the supervisor's loop knows beside the scoreboard.
 type Snapshot struct {
 	Generation uint64 // in charge
-	Stopping   bool
 	Pools      []Pool
 	Recycles   map[string]uint64 // workers that were replaced while they served, by why
 	Restarts   map[string]uint64 // workers that were started in place of another, by why that had ended
@@ -43,15 +42,6 @@ type Model struct {
 type Reload struct {
 	OK bool
 	At time.Time // of its end
-}
-
-// ready returns how many workers are.
-func (s Snapshot) ready() (ready, size int) {
-	for _, p := range s.Pools {
-		ready += p.States["ready"]
-		size += p.Size
-	}
-	return ready, size
 }
 
 // metric is a name with its labels, and what its number is.

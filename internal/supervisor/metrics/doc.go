@@ -2,8 +2,8 @@
 // service as a whole.
 //
 //	/metrics   all metrics, as text or protobuf (then with native histograms)
-//	/livez     200 while the supervisor's loop answers
-//	/readyz    200 while a worker is ready and the service is not being stopped
+//	/livez     200 while the supervisor's loop works, also as /healthz
+//	/readyz    200 while clients may be sent here
 //
 // Counters are sums over the rows of the scoreboard, which are never reset: they outlive
 // workers and reloads. What the loop alone knows comes from Ask. No worker is asked

@@ -292,28 +292,30 @@ func TestFormats(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	var answer Snapshot
-	var failure error
-	url := serve(t, Options{Board: board(t), Ask: func(context.Context) (Snapshot, error) { return answer, failure }})
-	workers := func(ready int) []Pool { return []Pool{{Name: "main", Size: 2, States: map[string]int{"ready": ready}}} }
+	var answer Health
+	url := serve(t, Options{Board: board(t), Health: func(context.Context) Health { return answer }})
 	for _, c := range []struct {
-		name        string
-		answer      Snapshot
-		failure     error
+		Health
 		live, ready int
-		words       string
 	}{
-		{"all", Snapshot{Pools: workers(2)}, nil, 200, 200, "2 of 2 workers ready"},
-		{"one", Snapshot{Pools: workers(1)}, nil, 200, 200, "1 of 2 workers ready"},
-		{"none", Snapshot{Pools: workers(0)}, nil, 200, 503, "0 of 2 workers ready"},
-		{"stopping", Snapshot{Pools: workers(2), Stopping: true}, nil, 200, 503, "stopping"},
-		{"no answer", Snapshot{}, errors.New("hung"), 503, 503, "does not answer: hung"},
+		{Health{true, true, "2 of 2 workers ready"}, 200, 200},
+		{Health{true, false, "0 of 2 workers ready"}, 200, 503},
+		{Health{false, false, "the loop does not answer"}, 503, 503},
 	} {
-		answer, failure = c.answer, c.failure
-		live, _ := get(t, url+"/livez")
-		ready, body := get(t, url+"/readyz")
-		if live.StatusCode != c.live || ready.StatusCode != c.ready || !strings.Contains(body, c.words) {
-			t.Errorf("%s: live %d, ready %d: %s", c.name, live.StatusCode, ready.StatusCode, body)
+		answer = c.Health
+		for path, want := range map[string]int{"/livez": c.live, "/healthz": c.live, "/readyz": c.ready} {
+			resp, body := get(t, url+path)
+			if resp.StatusCode != want || !strings.Contains(body, c.Reason) && !(want == 200 && c.live == 200 && body == "live\n") {
+				t.Errorf("%+v: %s: %s: %s", c.Health, path, resp.Status, body)
+			}
+			head, err := http.Head(url + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			head.Body.Close()
+			if head.StatusCode != want {
+				t.Errorf("%+v: HEAD %s: %s", c.Health, path, head.Status)
+			}
 		}
 	}
 	if resp, _ := get(t, url+"/elsewhere"); resp.StatusCode != 404 {

@@ -26,6 +26,15 @@ type Options struct {
 	Board   *scoreboard.Board
 	// Ask returns what the loop knows, or an error when it has ended or ctx is done.
 	Ask func(ctx context.Context) (Snapshot, error)
+	// Health returns how the service is. It does not wait for what the loop is busy with.
+	Health func(ctx context.Context) Health
+}
+
+// Health is how a service is, in two words and why.
+type Health struct {
+	Live   bool
+	Ready  bool
+	Reason string
 }
 
 // Limits of the server: a stuck or wrong client must not cost the service anything.
@@ -41,7 +50,7 @@ const (
 
 // Server serves the operations listener.
 type Server struct {
-	ask     func(context.Context) (Snapshot, error)
+	health  func(context.Context) Health
 	ln      net.Listener
 	address string
 	http    *http.Server
@@ -59,7 +68,7 @@ func Open(socket *activation.Socket, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{ask: o.Ask, ln: activation.Few(ln, maxClients), address: socket.Address}
+	s := &Server{health: o.Health, ln: activation.Few(ln, maxClients), address: socket.Address}
 	s.http = &http.Server{
 		Handler: s.handler(o), ReadHeaderTimeout: headerLimit, ReadTimeout: headerLimit, WriteTimeout: writeLimit,
 		IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader, ErrorLog: log.New(io.Discard, "", 0),
@@ -103,7 +112,8 @@ func (s *Server) handler(o Options) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(own(registry), promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
 	}))
-	mux.HandleFunc("GET /livez", s.live)
+	mux.HandleFunc("GET /livez", s.live) // also HEAD
+	mux.HandleFunc("GET /healthz", s.live)
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "preforkd", o.Version, "has /metrics, /livez and /readyz here")
@@ -123,30 +133,18 @@ func own(g prometheus.Gatherer) prometheus.GathererFunc {
 }
 
 func (s *Server) live(w http.ResponseWriter, r *http.Request) {
-	if _, err := s.snapshot(r.Context()); err != nil {
-		http.Error(w, "the supervisor does not answer: "+err.Error(), http.StatusServiceUnavailable)
+	if h := s.health(r.Context()); !h.Live {
+		http.Error(w, h.Reason, http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "live")
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	snapshot, err := s.snapshot(r.Context())
-	ready, size := snapshot.ready()
-	switch {
-	case err != nil:
-		http.Error(w, "the supervisor does not answer: "+err.Error(), http.StatusServiceUnavailable)
-	case snapshot.Stopping:
-		http.Error(w, "stopping", http.StatusServiceUnavailable)
-	case ready == 0:
-		http.Error(w, fmt.Sprintf("0 of %d workers ready", size), http.StatusServiceUnavailable)
-	default:
-		fmt.Fprintf(w, "%d of %d workers ready\n", ready, size)
+	h := s.health(r.Context())
+	if !h.Ready {
+		http.Error(w, h.Reason, http.StatusServiceUnavailable)
+		return
 	}
-}
-
-func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	return s.ask(ctx)
+	fmt.Fprintln(w, h.Reason)
 }
