@@ -111,6 +111,10 @@ func wants(t reflect.Type, s spec) string {
 		noun, such = "a duration", ", such as 30s"
 	case bytesType:
 		noun, such = "a size", ", such as 16MiB"
+	case accountType:
+		return "a name or a number"
+	case limitType:
+		return "a number, a size such as 16MiB, or unlimited"
 	}
 	switch {
 	case t.Kind() == reflect.Bool:

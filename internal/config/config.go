@@ -10,7 +10,13 @@ type Config struct {
 	// Workers is how many worker processes run.
 	Workers Workers `yaml:"workers" default:"auto" check:"auto|1..1024"`
 	// Models is the directory of the models, relative to the working directory.
-	Models    string    `yaml:"models" default:"models" check:"nonempty"`
+	Models string `yaml:"models" default:"models" check:"nonempty"`
+	// User is whom the workers run as; empty: whom the supervisor does, unless that is root.
+	User Account `yaml:"user"`
+	// Group is their group; empty: the user's own.
+	Group Account `yaml:"group"`
+	// Groups are further ones, beside those that the user is a member of.
+	Groups    []Account `yaml:"groups"`
 	Predict   Predict   `yaml:"predict"`
 	Worker    Worker    `yaml:"worker"`
 	Timeouts  Timeouts  `yaml:"timeouts"`
@@ -59,6 +65,20 @@ type Worker struct {
 	QuarantineAfter int `yaml:"quarantine_after" default:"3" check:"0..1000"`
 	// MaxBackoff bounds the wait before the restart of a worker that keeps crashing.
 	MaxBackoff time.Duration `yaml:"max_backoff" default:"10s" check:"1ms..24h"`
+	// OOMScoreAdj is added to that of the main process: the higher, the sooner the kernel
+	// kills a worker for want of memory.
+	OOMScoreAdj int    `yaml:"oom_score_adj" default:"200" check:"0..1000"`
+	Limits      Limits `yaml:"limits"`
+}
+
+// Limits is the section of a worker's resource limits (setrlimit(2)), soft and hard.
+type Limits struct {
+	NoFile  Limit `yaml:"nofile"`  // open files; empty: as many as the hard limit allows
+	Core    Limit `yaml:"core"`    // size of a core file
+	AS      Limit `yaml:"as"`      // address space
+	NProc   Limit `yaml:"nproc"`   // processes and threads of the user
+	MemLock Limit `yaml:"memlock"` // locked memory
+	Stack   Limit `yaml:"stack"`   // of the main thread
 }
 
 // Probe is the section of the requests that tell whether another program is well.

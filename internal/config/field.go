@@ -116,6 +116,8 @@ var (
 	durationType = reflect.TypeFor[time.Duration]()
 	bytesType    = reflect.TypeFor[Bytes]()
 	addressType  = reflect.TypeFor[Address]()
+	accountType  = reflect.TypeFor[Account]()
+	limitType    = reflect.TypeFor[Limit]()
 )
 
 func shapeOf(t reflect.Type) shape {

@@ -3,19 +3,25 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // CacheDir returns the directory of the prepared models: cache.dir, else
-// $CACHE_DIRECTORY (systemd.exec(5)), else preforkd in $XDG_CACHE_HOME, else in
-// ~/.cache, else a directory in /var/tmp that carries uid. Whoever uses the last
-// must see to it that the directory belongs to uid: anybody may create it.
+// $CACHE_DIRECTORY (systemd.exec(5)), else /var/cache/preforkd where root serves with
+// workers of another user, who may not enter root's home, else preforkd in
+// $XDG_CACHE_HOME, else in ~/.cache, else a directory in /var/tmp that carries uid.
+// Whoever uses the last must see to it that the directory belongs to uid: anybody may
+// create it.
 func (c *Config) CacheDir(getenv func(string) string, uid int) string {
 	if c.Cache.Dir != "" {
 		return c.Cache.Dir
 	}
 	if dir := firstDir(getenv("CACHE_DIRECTORY")); dir != "" {
 		return dir
+	}
+	if uid == 0 && c.namesUsers() {
+		return "/var/cache/preforkd"
 	}
 	if dir := getenv("XDG_CACHE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "preforkd")
@@ -65,6 +71,14 @@ func (c *Config) OpsAddress() (address string, asked bool) {
 		return "127.0.0.1:8002", false
 	}
 	return c.Ops.Listen, true
+}
+
+// namesUsers tells whether some pool's workers shall be somebody's who is not root.
+func (c *Config) namesUsers() bool {
+	return slices.ContainsFunc(c.PoolNames(), func(name string) bool {
+		user := c.ForPool(name).User
+		return user != "" && user != "root" && user != "0"
+	})
 }
 
 // firstDir returns the first of the directories that systemd lists, separated by

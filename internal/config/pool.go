@@ -11,13 +11,16 @@ import (
 // MainPool is the name of the pool that the settings outside of pools describe.
 const MainPool = "main"
 
-// Pool is one of Config.Pools. What it does not set of models, predict, timeouts, http, recycle and
-// of the limits of worker is as outside of pools.
+// Pool is one of Config.Pools. What it does not set of models, user, group, groups, predict, timeouts,
+// http, recycle and of the limits of worker is as outside of pools.
 type Pool struct {
 	// Listen are the addresses that its workers serve; no two pools have the same.
 	Listen   []Address `yaml:"listen"`
 	Workers  Workers   `yaml:"workers" default:"1" check:"auto|1..1024"`
 	Models   string    `yaml:"models" default:"models" check:"nonempty"`
+	User     Account   `yaml:"user"`
+	Group    Account   `yaml:"group"`
+	Groups   []Account `yaml:"groups"`
 	Predict  Predict   `yaml:"predict"`
 	Worker   Worker    `yaml:"worker"`
 	Timeouts Timeouts  `yaml:"timeouts"`
@@ -57,6 +60,7 @@ func (c *Config) ForPool(name string) *Config {
 	own.Pools = nil
 	if p, ok := c.Pools[name]; ok && name != MainPool {
 		own.Listen, own.Workers, own.Models, own.Predict = p.Listen, p.Workers, p.Models, p.Predict
+		own.User, own.Group, own.Groups = p.User, p.Group, p.Groups
 		own.Worker, own.Timeouts, own.HTTP, own.Recycle = p.Worker, p.Timeouts, p.HTTP, p.Recycle
 	}
 	return &own
@@ -116,8 +120,9 @@ func hasTCP(listen []Address) bool {
 // inherited are the settings of a pool that are as outside of pools where it does not set
 // them, by key or by section.
 var inherited = []string{
-	"models", "predict.", "timeouts.", "http.", "recycle.",
+	"models", "user", "group", "groups", "predict.", "timeouts.", "http.", "recycle.",
 	"worker.max_crashes", "worker.crash_window", "worker.quarantine_after", "worker.max_backoff",
+	"worker.oom_score_adj", "worker.limits.",
 }
 
 // inherit completes the pools.
@@ -128,9 +133,12 @@ func (g *loader) inherit(c *Config) {
 			from[s.key] = s
 		}
 		_, ownModels := g.places["pools."+name+".models"]
+		_, ownUser := g.places["pools."+name+".user"]
 		for _, s := range settingsOf(reflectOf(&p), "") {
 			key := "pools." + name + "." + s.key
-			if _, set := g.places[key]; set || !inherits(s.key) || ownModels && s.key == "predict.model" {
+			_, set := g.places[key]
+			foreign := ownModels && s.key == "predict.model" || ownUser && (s.key == "group" || s.key == "groups")
+			if set || foreign || !inherits(s.key) {
 				continue
 			}
 			s.value.Set(from[s.key].value)
