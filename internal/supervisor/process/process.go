@@ -28,20 +28,14 @@ type Spec struct {
 	// Descriptors are handed over from 3 on, in this order. They stay the caller's.
 	Descriptors []int
 	Limits      Limits
+	// Identity is whom it runs as; nil: as we do.
+	Identity *Identity
 	// Output, if it is not two zeros, is a pipe for what the process writes, its reading end
 	// first. Both stay the caller's: it outlives the process, and this one.
 	Output [2]int
 	// Line is called for each line of output of the process pid, by one goroutine, in order,
 	// perhaps before Start has returned.
 	Line func(pid int, line string)
-}
-
-// Limits are set in the child before the worker starts.
-type Limits struct {
-	Umask       int    // octal, as umask(2)
-	OOMScoreAdj int    // added to the supervisor's own (proc_pid_oom_score_adj(5)), so that workers die first
-	Batch       bool   // schedule it as SCHED_BATCH (sched(7)): its threads preempt nobody when they wake up
-	OpenFiles   uint64 // soft RLIMIT_NOFILE; 0: as much as the hard limit allows
 }
 
 // Process is a running or ended worker process.
@@ -90,10 +84,23 @@ func (e Exit) String() string {
 
 // Start starts the process in a session of its own, with /dev/null as input.
 func Start(spec Spec) (*Process, error) {
-	order := stepOrder{Path: spec.Path, Args: spec.Args, Keep: 3 + len(spec.Descriptors), ByName: spec.ByName, Limits: spec.Limits}
-	if spec.Executable != nil {
-		order.Executable = order.Keep
+	return spec.start(spec.order())
+}
+
+// order is what the child is told.
+func (s *Spec) order() stepOrder {
+	o := stepOrder{Path: s.Path, Args: s.Args, Keep: 3 + len(s.Descriptors), ByName: s.ByName, Limits: s.Limits, Identity: s.Identity}
+	if s.Executable != nil {
+		o.Executable = o.Keep
 	}
+	if s.Group {
+		o.Parent = os.Getpid()
+	}
+	return o
+}
+
+// start starts the child with that order.
+func (s *Spec) start(order stepOrder) (*Process, error) {
 	step, err := json.Marshal(order)
 	if err != nil {
 		return nil, err
@@ -103,38 +110,39 @@ func Start(spec Spec) (*Process, error) {
 		return nil, fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
 	defer unix.Close(null)
-	pipe, err := spec.pipe()
+	pipe, err := s.pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(pipe[1])
 	files := []uintptr{uintptr(null), uintptr(pipe[1]), uintptr(pipe[1])}
-	for _, fd := range spec.Descriptors {
+	for _, fd := range s.Descriptors {
 		files = append(files, uintptr(fd))
 	}
-	if spec.Executable != nil {
-		files = append(files, spec.Executable.Fd())
+	if s.Executable != nil {
+		files = append(files, s.Executable.Fd())
 	}
 	pidfd := -1
 	sys := &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
-	if spec.Group {
+	if s.Group {
 		sys.Pdeathsig = syscall.SIGTERM // of the thread that starts it; Go's live as long as the process
 	}
-	if spec.Dir == "" {
-		spec.Dir = "/"
+	dir := s.Dir
+	if dir == "" {
+		dir = "/"
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{StepName, string(step)}, &syscall.ProcAttr{
-		Dir:   spec.Dir,
-		Env:   spec.Env,
+		Dir:   dir,
+		Env:   s.Env,
 		Files: files,
 		Sys:   sys,
 	})
 	if err != nil {
 		unix.Close(pipe[0])
-		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
+		return nil, fmt.Errorf("start %s: %w", s.Path, err)
 	}
-	p := &Process{PID: pid, group: spec.Group, done: make(chan struct{})}
-	go p.run(pidfd, newOutput(pipe[0], func(line string) { spec.Line(pid, line) }))
+	p := &Process{PID: pid, group: s.Group, done: make(chan struct{})}
+	go p.run(pidfd, newOutput(pipe[0], func(line string) { s.Line(pid, line) }))
 	return p, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,8 +26,12 @@ type stepOrder struct {
 	Keep   int      `json:"keep"` // descriptors below this are the worker's
 	Limits Limits   `json:"limits"`
 
-	Executable int  `json:"executable,omitempty"` // descriptor of the program; 0: it is at Path
-	ByName     bool `json:"by_name,omitempty"`    // execute Path while it leads to Executable
+	Identity   *Identity `json:"identity,omitempty"`
+	Parent     int       `json:"parent,omitempty"`     // whose death ends it with TERM; 0: nobody's
+	Executable int       `json:"executable,omitempty"` // descriptor of the program; 0: it is at Path
+	ByName     bool      `json:"by_name,omitempty"`    // execute Path while it leads to Executable
+
+	Check *Reach `json:"check,omitempty"` // execute nothing, but say whether it could be, and this be got at
 }
 
 // IsStep tells whether this process was started by Start and must call RunStep before
@@ -40,13 +45,14 @@ func RunStep(args []string) error {
 	if err := json.Unmarshal([]byte(args[1]), &order); err != nil {
 		return fmt.Errorf("read the order to start a worker: %w", err)
 	}
-	unix.Umask(order.Limits.Umask)
-	adjustOOMScore(order.Limits.OOMScoreAdj)
-	if err := limitFiles(order.Limits.OpenFiles); err != nil {
-		return err
+	// What is set of a thread (no_new_privs, the signal of the parent's death) must be of the
+	// one that execs.
+	runtime.LockOSThread()
+	if order.Check != nil {
+		return order.check()
 	}
-	if order.Limits.Batch {
-		scheduleAsBatch()
+	if err := order.prepare(); err != nil {
+		return fmt.Errorf("start worker %s: %w", order.Path, err)
 	}
 	// Whoever started the supervisor may have left descriptors open in it. Before Linux
 	// 5.11 (close_range(2)) they stay.
@@ -56,7 +62,45 @@ func RunStep(args []string) error {
 	if err != nil {
 		return fmt.Errorf("start worker: %w", err)
 	}
-	return fmt.Errorf("start worker %s: %w", order.Path, syscall.Exec(path, order.Args, env))
+	return fmt.Errorf("start worker %s as %s: %w", order.Path, order.Identity, syscall.Exec(path, order.Args, env))
+}
+
+// prepare makes this process what the worker shall be.
+func (o *stepOrder) prepare() error {
+	unix.Umask(o.Limits.Umask)
+	adjustOOMScore(o.Limits.OOMScoreAdj)
+	if o.Limits.Batch {
+		scheduleAsBatch()
+	}
+	if err := o.Limits.set(); err != nil { // above the hard ones only as root
+		return err
+	}
+	if o.Identity != nil {
+		if err := o.Identity.become(); err != nil {
+			return err
+		}
+	}
+	// No program that it executes gains anything: set-user-ID bits and file capabilities do
+	// nothing (PR_SET_NO_NEW_PRIVS(2const)).
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	return o.followParent()
+}
+
+// followParent asks once more for TERM at the parent's death: a change of user ends that, and
+// threads do not inherit it (PR_SET_PDEATHSIG(2const)).
+func (o *stepOrder) followParent() error {
+	if o.Parent == 0 {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+		return fmt.Errorf("ask for a signal at the supervisor's death: %w", err)
+	}
+	if os.Getppid() != o.Parent {
+		return errors.New("the supervisor has died meanwhile")
+	}
+	return nil
 }
 
 // program returns by which path to execute the worker. execveat(2) would need none, but
@@ -90,21 +134,6 @@ func without(env []string, key string) []string {
 	return kept
 }
 
-// adjustOOMScore raises this process's score. A sandbox without /proc costs only the
-// preference for whom the kernel kills first.
-func adjustOOMScore(add int) {
-	const file = "/proc/self/oom_score_adj"
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return
-	}
-	own, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		return
-	}
-	_ = os.WriteFile(file, []byte(strconv.Itoa(min(own+add, 1000))), 0)
-}
-
 // scheduleAsBatch asks the kernel not to let this process's threads preempt others when
 // they wake up (SCHED_BATCH in sched(7)): workers are as many as cores, and every such
 // preemption costs two context switches. Where a sandbox forbids it, it costs only that.
@@ -119,23 +148,4 @@ func nice() int32 {
 		return 0
 	}
 	return int32(20 - n) // the system call returns 20 - nice (getpriority(2), notes)
-}
-
-// limitFiles sets the soft limit through package syscall: only then does Go leave it as it is at
-// exec, instead of restoring the limit that this process was started with.
-func limitFiles(soft uint64) error {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("read the limit of open files: %w", err)
-	}
-	limit.Cur = limit.Max
-	if soft > 0 {
-		limit.Cur = min(soft, limit.Max)
-	}
-	var set syscall.Rlimit
-	set.Cur, set.Max = limit.Cur, limit.Max
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &set); err != nil {
-		return fmt.Errorf("set the limit of open files to %d: %w", limit.Cur, err)
-	}
-	return nil
 }
