@@ -30,7 +30,7 @@ var ourselves = contender{
 	deploy: deployOurs,
 	spec: func(s *stage) proc.Spec {
 		return proc.Spec{
-			Name: ours, Dir: s.l.root, Log: s.log(), Env: []string{"ONNXRUNTIME=" + s.l.library},
+			Name: ours, Dir: s.l.root, Log: s.log(), Env: s.l.environment(),
 			Args: []string{s.l.bin("preforkd"), "serve", "-c", s.path("preforkd.yaml")},
 		}
 	},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -77,8 +78,18 @@ func (l *lab) preforkd(port int, cache string) proc.Spec {
 			"--workers", "2", "--models", "models",
 			"--set", "predict.model=digits", "--set", "cache.dir=" + cache, "--set", "admin=off",
 		},
-		Env: []string{"ONNXRUNTIME=" + l.library},
+		Env: l.environment(),
 	}
+}
+
+// environment is what preforkd is started with. Root's service has to say that its workers
+// are root's, too, as those of the peers are.
+func (l *lab) environment() []string {
+	env := []string{"ONNXRUNTIME=" + l.library}
+	if os.Getuid() == 0 {
+		env = append(env, "PREFORKD_USER=root")
+	}
+	return env
 }
 
 var bareHTTP = service{

@@ -15,9 +15,6 @@ import (
 	"preforkd/internal/supervisor/slot"
 )
 
-// oomScoreAdd makes the kernel choose a worker before the supervisor.
-const oomScoreAdd = 200
-
 // start starts the next worker of sl.
 func (s *Supervisor) start(sl *poolSlot) {
 	w := &worker{slot: sl, state: slot.Starting, started: s.now()}
@@ -69,8 +66,8 @@ func (s *Supervisor) launch(w *worker) (*process.Process, error) {
 	programs := w.slot.pool.programs
 	spec := process.Spec{
 		Path: programs.path, Args: programs.args, Executable: programs.worker, ByName: !programs.own,
-		Limits: process.Limits{Umask: 0o027, OOMScoreAdj: oomScoreAdd, Batch: !w.slot.pool.other},
-		Line:   func(pid int, line string) { s.line(w, pid, line) },
+		Limits: s.limits(w.slot.pool), Identity: w.slot.pool.identity,
+		Line: func(pid int, line string) { s.line(w, pid, line) },
 	}
 	if w.slot.pool.other {
 		if err := s.prepareOther(w, &spec); err != nil {
@@ -84,6 +81,7 @@ func (s *Supervisor) launch(w *worker) (*process.Process, error) {
 			s.log.Warn("output of a worker does not survive this process", "slot", w.slot.index, "err", err)
 		}
 	}
+	spec.Env = spec.Identity.Environment(spec.Env)
 	proc, err := process.Start(spec)
 	if w.channel != nil {
 		activation.Close(w.channel.worker)

@@ -50,9 +50,13 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 			g.release(old)
 		}
 	}()
-	collected := map[string]*cache.Collection{}
 	for _, name := range cfg.PoolNames() {
-		p := s.newPool(g, name)
+		if err := s.newPool(g, name).identify(); err != nil {
+			return nil, err
+		}
+	}
+	collected := map[string]*cache.Collection{}
+	for _, p := range g.pools {
 		if p.programs, err = openPrograms(p.key("worker.command"), p.cfg.Worker.Command, p.cfg.Inference.Library); err != nil {
 			return nil, err
 		}
@@ -81,7 +85,7 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 		var err error
 		if found, err = cache.Collect(cache.Options{
 			Models: c.Models, Cache: c.Cache.Dir, Decode: config.Decode,
-			Shared: filepath.Dir(c.Cache.Dir) == "/var/tmp",
+			Shared: filepath.Dir(c.Cache.Dir) == "/var/tmp", Readable: p.gen.hasOthers(),
 		}); err != nil {
 			return err
 		}
@@ -116,6 +120,9 @@ func (s *Supervisor) complete(g, old *generation) error {
 			return err
 		}
 		if err := p.seal(); err != nil {
+			return err
+		}
+		if err := s.check(p); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/supervisor/cache"
+	"preforkd/internal/supervisor/process"
 )
 
 // keptGeneration is a generation that was committed, as the main process keeps it for a successor
@@ -51,6 +52,8 @@ type keptPool struct {
 	Worker  bool            `json:"worker,omitempty"` // the program itself is kept
 	Engine  bool            `json:"engine,omitempty"` // and so is the library
 	Queue   string          `json:"queue,omitempty"`
+
+	Identity *process.Identity `json:"identity,omitempty"` // found when it was made: the user may be gone by now
 }
 
 // key is the name under which a generation, or a part of it, is kept.
@@ -75,7 +78,7 @@ func (s *Supervisor) keepGeneration(k *kept) {
 		kp := keptPool{
 			Name: p.name, Number: p.number, Size: p.size, Asked: p.asked, Procs: p.procs, Surge: p.surge, Models: p.models,
 			Path: p.programs.path, Args: p.programs.args, Own: p.programs.own, Library: p.programs.library,
-			Worker: p.programs.worker != nil, Engine: p.programs.engine != nil, Queue: p.queueKey,
+			Worker: p.programs.worker != nil, Engine: p.programs.engine != nil, Queue: p.queueKey, Identity: p.identity,
 		}
 		if kp.Worker {
 			s.keeper.store(keptName(g.number, p.name, "worker"), int(p.programs.worker.Fd()))
@@ -183,7 +186,7 @@ func (s *Supervisor) restoreSockets(g *generation, r *keptGeneration) error {
 func (s *Supervisor) restorePool(g *generation, kp *keptPool, inCharge bool) (err error) {
 	main := s.opts.Main
 	p := s.newPool(g, kp.Name)
-	p.size, p.asked, p.procs, p.surge, p.models = kp.Size, kp.Asked, kp.Procs, kp.Surge, kp.Models
+	p.size, p.asked, p.procs, p.surge, p.models, p.identity = kp.Size, kp.Asked, kp.Procs, kp.Surge, kp.Models, kp.Identity
 	p.programs = programs{path: kp.Path, args: kp.Args, own: kp.Own, library: kp.Library}
 	if fd := main.take(keptName(g.number, kp.Name, "worker")); fd >= 0 {
 		p.programs.worker = os.NewFile(uintptr(fd), kp.Path)

@@ -27,6 +27,7 @@ type pool struct {
 	models   []ipc.ModelFile
 	sockets  []boundSocket
 	programs programs
+	identity *process.Identity   // whom its workers run as; nil: whom we do
 	manifest int                 // sealed memory; -1: not made yet, or not needed
 	queues   [len(queueEnds)]int // of connections between workers
 	queueKey string              // under which the main process keeps them

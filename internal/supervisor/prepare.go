@@ -9,6 +9,7 @@ import (
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
 	"preforkd/internal/supervisor/admin"
+	"preforkd/internal/supervisor/process"
 )
 
 // prepare makes everything that workers inherit. What it made before an error is
@@ -50,6 +51,7 @@ func (s *Supervisor) connect() (err error) {
 	if main := s.opts.Main; main != nil {
 		s.keeper = &keeper{client: main.client, log: s.log}
 		s.upstream = main.client
+		s.oomAbove = process.RaiseOOMScore(main.client.Peer(), oomScoreAdd)
 		if s.lifeline[0] = main.take(ipc.FDLifeline); s.lifeline[0] < 0 {
 			return errors.New("the main process has no lifeline: are preforkd and preforkd-anchor of one version?")
 		}

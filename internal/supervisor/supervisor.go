@@ -74,6 +74,7 @@ type Supervisor struct {
 	measuring bool            // that is under way
 	rates     rates
 	oom       oomKills
+	oomAbove  int                                // by how much our oom_score_adj is higher than the main process's
 	numbers   map[string]int                     // of pools, by name; only newGeneration's
 	deaths    map[*scoreboard.Model]*slot.Deaths // of workers, that models are to blame for
 	everReady bool                               // some worker of this service has been ready

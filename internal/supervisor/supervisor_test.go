@@ -32,6 +32,9 @@ func TestGoroutinesEnd(t *testing.T) {
 	cfg := config.Default()
 	cfg.Listen = []config.Address{{Network: "tcp", Addr: "127.0.0.1:0"}}
 	cfg.Workers = 2
+	if os.Getuid() == 0 {
+		cfg.User = "root"
+	}
 	cfg.Models = filepath.Join(testkit.Root(t), "models")
 	cfg.Cache.Dir = filepath.Join(testkit.Root(t), ".cache", "test-models")
 	cfg.Worker.Command = []string{filepath.Join(testkit.Programs(t), "preforkd-worker")}

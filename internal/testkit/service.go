@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,9 +101,18 @@ func (o Options) Command(t testing.TB) *exec.Cmd {
 	args = slices.Concat(o.Wrap, []string{o.Program}, args)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0")
+	if os.Getuid() == 0 && !userSet.MatchString(o.Config) {
+		cmd.Env = append(cmd.Env, AsRoot)
+	}
 	cmd.Env = append(cmd.Env, o.Env...)
 	return cmd
 }
+
+// AsRoot lets root's service run root's workers; without a user it would not start.
+const AsRoot = "PREFORKD_USER=root"
+
+// userSet finds the setting in a configuration file, which the variable would beat.
+var userSet = regexp.MustCompile(`(?m)^user:`)
 
 // size is the part of the command line that Bare leaves out.
 func (o Options) size() (args []string) {

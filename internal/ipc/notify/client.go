@@ -110,6 +110,23 @@ func sendLines(fd int, to unix.Sockaddr, flags int, fds []int, lines []string) e
 	return uninterrupted(func() error { return unix.Sendmsg(fd, text, rights, to, unix.MSG_NOSIGNAL|flags) })
 }
 
+// Peer returns the process that made the connected socket's pair, 0 if that is not known.
+func (c *Client) Peer() int {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.open {
+		return 0
+	}
+	cred, err := unix.GetsockoptUcred(c.fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0
+	}
+	return int(cred.Pid)
+}
+
 // Close releases the socket.
 func (c *Client) Close() error {
 	if c == nil {

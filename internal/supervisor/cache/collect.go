@@ -24,6 +24,8 @@ type Options struct {
 	// Shared says that the cache lies where anybody may make directories, such as
 	// /var/tmp: it must then be this user's alone.
 	Shared bool
+	// Readable says that others than this user shall read the copies: workers of another one.
+	Readable bool
 	// Decode reads a model's config.yaml; its error names file and line.
 	Decode func(file string, data []byte, into any) error
 }
@@ -51,13 +53,8 @@ func Collect(o Options) (*Collection, error) {
 	if err != nil {
 		return nil, modelsFailure(o.Models, err)
 	}
-	if o.Shared {
-		if err := ownDirectory(o.Cache); err != nil {
-			return nil, err
-		}
-	}
-	if err := os.MkdirAll(filepath.Join(o.Cache, "models"), 0o755); err != nil {
-		return nil, cacheFailure(o.Cache, err)
+	if err := o.makeDirectories(); err != nil {
+		return nil, err
 	}
 	c := &Collection{Lease: &Lease{}}
 	var bad []error
@@ -74,6 +71,11 @@ func Collect(o Options) (*Collection, error) {
 		var copied *os.File
 		if err == nil {
 			copied, err = store(o.Cache, &m)
+		}
+		if err == nil && o.Readable {
+			if err = openToAll(o.Cache, filepath.Dir(m.Path)); err != nil {
+				copied.Close()
+			}
 		}
 		if err != nil {
 			bad = append(bad, err)
@@ -93,6 +95,63 @@ func Collect(o Options) (*Collection, error) {
 		}
 	}
 	return c, nil
+}
+
+// makeDirectories makes those of the cache. The copies' is ours; the cache itself may be
+// somebody's who has chosen who may enter it, unless we have just made it.
+func (o Options) makeDirectories() error {
+	_, err := os.Stat(o.Cache)
+	made := errors.Is(err, fs.ErrNotExist)
+	if o.Shared {
+		if err := ownDirectory(o.Cache); err != nil {
+			return err
+		}
+	}
+	models := filepath.Join(o.Cache, "models")
+	if err := os.MkdirAll(models, 0o755); err != nil {
+		return cacheFailure(o.Cache, err)
+	}
+	if !o.Readable {
+		return nil
+	}
+	open := []string{models}
+	if made {
+		open = append(open, o.Cache)
+	}
+	for _, dir := range open {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			return cacheFailure(o.Cache, err)
+		}
+	}
+	return nil
+}
+
+// openToAll lets everybody read what lies below dir, whatever the umask was when it was made.
+func openToAll(cache, dir string) error {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		add := fs.FileMode(0o444)
+		switch {
+		case d.IsDir():
+			add = 0o555
+		case !d.Type().IsRegular():
+			return nil
+		}
+		if mode := info.Mode().Perm(); mode|add != mode {
+			return os.Chmod(path, mode|add)
+		}
+		return nil
+	})
+	if err != nil {
+		return cacheFailure(cache, err)
+	}
+	return nil
 }
 
 // ownDirectory makes dir, or checks that it is a directory of this user that nobody
