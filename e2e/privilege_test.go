@@ -189,6 +189,8 @@ func scores(t *testing.T, s *testkit.Service, worker int) {
 func TestPrivilegesAreAsked(t *testing.T) {
 	nobody(t)
 	closed := t.TempDir() // below a directory that only root may enter
+	unseeing := without("sys_ptrace")
+	unseeing.Config += "worker: {dir: /, command: [/bin/sleep, \"1000\"]}\n"
 	for _, c := range []struct {
 		name  string
 		o     testkit.Options
@@ -210,9 +212,18 @@ func TestPrivilegesAreAsked(t *testing.T) {
 		{"script that the user cannot reach", testkit.Options{Config: asNobody + "worker: {dir: /, command: [" + program(t, "#!/bin/sh\nexec sleep 1000\n") + "]}\n"}, ipc.ExitPermission, []string{
 			"preforkd: worker.command: execute ", "as user nobody: permission denied",
 		}},
+		{"without CAP_KILL", without("kill"), ipc.ExitPermission, []string{"preforkd: user: signal workers of user nobody: operation not permitted", "CAP_KILL"}},
+		{"without CAP_SETUID", without("setuid"), ipc.ExitPermission, []string{"preforkd: user: become user nobody: operation not permitted", "CAP_SETUID"}},
+		{"without CAP_SYS_PTRACE", unseeing, ipc.ExitPermission, []string{"preforkd: worker.ready: this service may not look which process of user nobody answers", "CAP_SYS_PTRACE"}},
+		{"without CAP_SETGID", without("setgid"), ipc.ExitPermission, []string{"preforkd: user: take the groups [65534] of nobody: operation not permitted", "CAP_SETGID"}},
 	} {
 		t.Run(c.name, func(t *testing.T) { refuses(t, c.o, c.exit, c.words...) })
 	}
+}
+
+// without starts a service that lacks a capability.
+func without(capability string) testkit.Options {
+	return testkit.Options{Config: asNobody, Wrap: []string{"setpriv", "--bounding-set=-" + capability, "--"}}
 }
 
 // TestPrivilegesWithoutRoot: nobody's service runs nobody's workers, and no one else's; a limit

@@ -40,6 +40,12 @@ func (g *generation) hasOthers() bool {
 // there is nothing to find out.
 func (s *Supervisor) check(p *pool) error {
 	limits := s.limits(p)
+	if w := &p.cfg.Worker; p.other && !w.Probed() && w.ReadyBy(p.cfg.Listen) == config.ReadyProbe && !p.identity.MayLook() {
+		return &ipc.Failure{
+			Exit: ipc.ExitPermission, What: fmt.Sprintf("%s: this service may not look which process of user %s answers a probe of the shared socket", p.key("worker.ready"), p.identity),
+			Try: "give it CAP_SYS_PTRACE, or write {probe} in " + p.key("worker.command") + ", or set " + p.key("worker.ready") + " to notify or delay",
+		}
+	}
 	if p.identity.Ours() && len(limits.Resources) == 0 {
 		return nil
 	}
@@ -77,7 +83,7 @@ func (p *pool) refuse(o *process.Obstacle) error {
 		key = p.key("worker.limits." + o.Limit)
 		f.Try = fmt.Sprintf("lower it, or raise the service's own limit (Limit%s= of its unit, prlimit(1))", strings.ToUpper(o.Limit))
 	case o.Path == "":
-		key, f.Try = p.key("user"), "give the service CAP_SETUID and CAP_SETGID, or set user to the one that it runs as"
+		key, f.Try = p.key("user"), "give the service CAP_SETUID, CAP_SETGID and CAP_KILL, or set user to the one that it runs as"
 	case o.Path == p.programs.path:
 		key, f.Try = p.key("worker.command"), within+"execute it"
 	case strings.HasPrefix(o.Path, p.cfg.Cache.Dir+"/"):

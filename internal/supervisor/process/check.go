@@ -28,6 +28,9 @@ type Obstacle struct {
 // child does all that comes before exec, so that it is the kernel that answers. It returns nil if
 // nothing is in the way.
 func Check(spec Spec, reach Reach) (*Obstacle, error) {
+	if !spec.Identity.Ours() && !capable(unix.CAP_KILL) { // what it cannot end it must not start
+		return &Obstacle{What: fmt.Sprintf("signal workers of user %s: %v", spec.Identity, unix.EPERM)}, nil
+	}
 	var lines []string
 	spec.Line = func(_ int, l string) { lines = append(lines, l) }
 	order := spec.order()
@@ -45,6 +48,20 @@ func Check(spec Spec, reach Reach) (*Obstacle, error) {
 		return nil, nil
 	}
 	return &found, nil
+}
+
+// MayLook tells whether this process may look at the descriptors of one that runs as i
+// (proc_pid_fd(5)).
+func (i *Identity) MayLook() bool { return i.Ours() || capable(unix.CAP_SYS_PTRACE) }
+
+// capable tells whether this process has a capability (capabilities(7)).
+func capable(capability int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData // 32 capabilities each
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return true // not known; the kernel will tell
+	}
+	return sets[0].Effective&(1<<capability) != 0 // those that are asked for are below 32
 }
 
 // check returns, as an error's text, what Check reads.
