@@ -20,8 +20,8 @@ GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# A service that root starts must say whom its workers run as. Here that is root: the models and
-# the programs lie in root's directories. Who sets PREFORKD_USER, also to nothing, decides.
+# A service that root starts must say whom its workers run as: here root, so that a first try needs
+# no user. Who sets PREFORKD_USER, also to nothing, decides.
 run: build ## serve the models in models/ on http://127.0.0.1:8000
 	@if [ "$$(id -u)" = 0 ]; then export PREFORKD_USER="$${PREFORKD_USER-root}"; fi; \
 	exec bin/preforkd serve -c configs/preforkd.yaml
