@@ -48,7 +48,7 @@ put 644 "$library" "$prefix/lib/preforkd/libonnxruntime.so.1"
 for unit in "$source"/systemd/*.service "$source"/systemd/*.socket; do
 	[ -f "$unit" ] || continue # no such unit
 	adjusted=$(mktemp)
-	sed "s|/usr/\(bin\|share/doc\)/preforkd|$prefix/\1/preforkd|g" "$unit" >"$adjusted"
+	sed "s#/usr/\(bin\|share/doc\)/preforkd#$prefix/\1/preforkd#g" "$unit" >"$adjusted"
 	put 644 "$adjusted" "$prefix/lib/systemd/system/${unit##*/}"
 	rm -f "$adjusted"
 done

@@ -120,23 +120,22 @@ func (s *Supervisor) checkRecycle() {
 		return
 	}
 	now := s.now()
+	for _, w := range s.byPID { // before any of the pool is replaced again
+		if w.recyclable(s, now) && w.slot.pool.recycle.notice == "" && w.limits.memory > 0 && w.needs(now) > w.limits.memory {
+			s.giveUpMemory(w, w.needs(now))
+		}
+	}
 	var oldest *worker
 	why := ""
 	for _, w := range s.byPID {
-		p := w.slot.pool
-		if w.state != slot.Ready || p.gen != s.gen || now < p.recycle.retryAt || oldest != nil && w.ready > oldest.ready {
+		if !w.recyclable(s, now) || oldest != nil && w.ready > oldest.ready {
 			continue
 		}
 		limits := w.limits
-		if p.recycle.notice != "" {
+		if w.slot.pool.recycle.notice != "" {
 			limits.memory = 0
 		}
-		reason := limits.due(w.requests(), now-w.ready, w.memory())
-		if reason == recycleMemory && w.needs(now) > limits.memory {
-			s.giveUpMemory(w, w.needs(now))
-			continue
-		}
-		if reason != "" {
+		if reason := limits.due(w.requests(), now-w.ready, w.memory()); reason != "" {
 			oldest, why = w, reason
 		}
 	}
@@ -146,11 +145,20 @@ func (s *Supervisor) checkRecycle() {
 	}
 }
 
+// recyclable tells whether w may be replaced now, if it is due.
+func (w *worker) recyclable(s *Supervisor, now time.Duration) bool {
+	p := w.slot.pool
+	return w.state == slot.Ready && p.gen == s.gen && now >= p.recycle.retryAt
+}
+
 // needs returns the memory without which no worker of the pool of w serves, as far as w shows
-// it: what it had when it was ready, or, if it was started for want of less, what it has had
-// a moment later.
+// it: if it was started for want of less, what it had when it was ready or a moment later. Of
+// another that says nothing: it may have been ready before those with whom it shares by now.
 func (w *worker) needs(now time.Duration) int64 {
-	if w.slot.recycled == recycleMemory && now-w.ready < freshFor {
+	if w.slot.recycled != recycleMemory {
+		return 0
+	}
+	if now-w.ready < freshFor {
 		return max(w.fresh, w.memory())
 	}
 	return w.fresh

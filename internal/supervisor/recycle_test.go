@@ -64,8 +64,8 @@ func TestRecycleWaits(t *testing.T) {
 	}
 }
 
-// TestNeeds: what a worker has when it is ready counts, and, of one that was started because
-// of the limit, what it has a moment later.
+// TestNeeds: of a worker that was started because of the limit counts what it has when it is
+// ready, and a moment later.
 func TestNeeds(t *testing.T) {
 	const ready = time.Minute
 	for _, c := range []struct {
@@ -75,8 +75,8 @@ func TestNeeds(t *testing.T) {
 		pss      int64
 		want     int64
 	}{
-		{"the first of its slot grows at once", "", time.Second, 90, 50},
-		{"one recycled for age grows at once", recycleAge, time.Second, 90, 50},
+		{"the first of its slot grows at once", "", time.Second, 90, 0},
+		{"one recycled for age grows at once", recycleAge, time.Second, 90, 0},
 		{"one recycled for memory grows at once", recycleMemory, time.Second, 90, 90},
 		{"the same, at the end of the time", recycleMemory, freshFor - 1, 90, 90},
 		{"one recycled for memory grows later", recycleMemory, freshFor, 90, 50},
