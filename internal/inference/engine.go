@@ -19,13 +19,13 @@ type Engine interface {
 
 // Model is one loaded model.
 type Model interface {
-	// Inputs and Outputs describe the tensors in the model's own order. Callers
-	// do not change what they return.
+	// Inputs and Outputs describe the tensors in the model's own order, of the inputs
+	// those that are optional last. Callers do not change what they return.
 	Inputs() []TensorInfo
 	Outputs() []TensorInfo
 	// Run runs the model once. in[i] is the value of Inputs()[i], its type and
-	// shape already checked with TensorInfo.Check; it is only read, and not kept
-	// after Run returns. out[i] receives Outputs()[i]: Run sets its name, type and
+	// shape already checked with TensorInfo.Check, or Invalid for an optional one that
+	// is left out; it is only read, and not kept after Run returns. out[i] receives Outputs()[i]: Run sets its name, type and
 	// shape and reuses its memory, so that a caller who keeps out between calls
 	// allocates nothing in the steady state. len(out) == len(Outputs()).
 	//
@@ -53,4 +53,8 @@ type TensorInfo struct {
 	Name     string
 	DataType DataType
 	Shape    []int64 // -1: any size
+	// AnyShape: any number of dimensions, of any size; Shape is nil.
+	AnyShape bool
+	// Optional: an input that has a value of its own where none is given.
+	Optional bool
 }

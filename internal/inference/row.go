@@ -15,6 +15,9 @@ type Row struct {
 // cannot be told from its elements, because more than its first size is open, is an
 // error, except [-1 -1]: there the first row decides.
 func (info *TensorInfo) Row() (Row, error) {
+	if info.AnyShape {
+		return Row{}, fmt.Errorf("input %q takes any shape, of which a row's size is not known", info.Name)
+	}
 	switch len(info.Shape) {
 	case 0:
 		return Row{}, fmt.Errorf("input %q is a single number, not a row", info.Name)
