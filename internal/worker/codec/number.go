@@ -159,12 +159,12 @@ func (n *number) float32() (float32, bool) {
 	if n.digits > 19 || n.exponent < -22 || n.exponent > 22 {
 		return 0, false
 	}
-	f := float64(n.mantissa)
-	if n.exponent < 0 {
-		f /= powers[-n.exponent]
-	} else {
-		f *= powers[n.exponent]
-	}
+	f := n.scaled()
+	return float32(f), safe(f)
+}
+
+// safe tells whether rounding f to a float32 goes the value's way.
+func safe(f float64) bool {
 	const (
 		smallestNormal = 0x1p-126
 		largest        = 3.4e38
@@ -172,40 +172,132 @@ func (n *number) float32() (float32, bool) {
 		middle         = 1 << (dropped - 1)
 		near           = 4
 	)
-	rest := math.Float64bits(f) & (1<<dropped - 1)
-	if rest-(middle-near) <= 2*near || f < smallestNormal && f != 0 || f > largest {
-		return 0, false
-	}
-	if n.negative {
-		f = -f
-	}
-	return float32(f), true
+	rest, abs := math.Float64bits(f)&(1<<dropped-1), math.Abs(f)
+	return rest-(middle-near) > 2*near && (abs >= smallestNormal || f == 0) && abs <= largest
 }
 
-// int64 reads an integer: digits, with a sign or without.
-func (s *scanner) int64() (int64, bool) {
+// float64 reads a number as the nearest float64, ties to even.
+func (s *scanner) float64() (float64, bool) {
 	if v, ok := s.small(); ok {
-		return int64(v), true
+		return float64(v), true
 	}
 	if s.i >= len(s.b) || !startsNumber(s.b[s.i]) {
-		return 0, s.unexpected("an integer")
+		return 0, s.unexpected("a number")
 	}
 	from := s.i
 	n, ok := s.number()
 	if !ok {
 		return 0, false
 	}
-	limit := uint64(math.MaxInt64)
+	if n.digits <= 19 && n.mantissa < 1<<53 && -22 <= n.exponent && n.exponent <= 22 {
+		return n.scaled(), true // both are exact, so that this rounds once
+	}
+	f, err := strconv.ParseFloat(string(s.b[from:s.i]), 64)
+	if err != nil {
+		return 0, s.failf(from, "%s does not fit FP64", clip(s.b[from:s.i]))
+	}
+	return f, true
+}
+
+// scaled is mantissa × 10^exponent, for exponents in powers.
+func (n *number) scaled() float64 {
+	f := float64(n.mantissa)
+	if n.exponent < 0 {
+		f /= powers[-n.exponent]
+	} else {
+		f *= powers[n.exponent]
+	}
+	if n.negative {
+		f = -f
+	}
+	return f
+}
+
+// bool reads true, false, or a number that stands for one: 1 or 0.
+func (s *scanner) bool() (bool, bool) {
+	if s.i < len(s.b) {
+		switch c := s.b[s.i]; {
+		case c == 't':
+			return true, s.literal("true")
+		case c == 'f':
+			return false, s.literal("false")
+		case startsNumber(c):
+			from := s.i
+			n, ok := s.number()
+			if ok && (!n.whole || n.digits > 1 || n.mantissa > 1 || n.negative) {
+				return false, s.failf(from, "%s is no BOOL: true, false, 1 and 0 are", clip(s.b[from:s.i]))
+			}
+			return n.mantissa == 1, ok
+		}
+	}
+	return false, s.unexpected("true or false")
+}
+
+// Integers: digits, with a sign or without.
+
+func (s *scanner) int8() (int8, bool)   { return signedOf[int8](s, math.MaxInt8, "INT8") }
+func (s *scanner) int16() (int16, bool) { return signedOf[int16](s, math.MaxInt16, "INT16") }
+func (s *scanner) int32() (int32, bool) { return signedOf[int32](s, math.MaxInt32, "INT32") }
+func (s *scanner) int64() (int64, bool) { return signedOf[int64](s, math.MaxInt64, "INT64") }
+
+func (s *scanner) uint8() (uint8, bool)   { return unsignedOf[uint8](s, math.MaxUint8, "UINT8") }
+func (s *scanner) uint16() (uint16, bool) { return unsignedOf[uint16](s, math.MaxUint16, "UINT16") }
+func (s *scanner) uint32() (uint32, bool) { return unsignedOf[uint32](s, math.MaxUint32, "UINT32") }
+func (s *scanner) uint64() (uint64, bool) { return unsignedOf[uint64](s, math.MaxUint64, "UINT64") }
+
+func signedOf[T signed](s *scanner, limit uint64, name string) (T, bool) {
+	from := s.i
+	n, ok := s.integer(name)
+	if !ok {
+		return 0, false
+	}
 	if n.negative {
 		limit++
 	}
 	switch {
-	case !n.whole:
-		return 0, s.failf(from, "%s is not written as an integer", clip(s.b[from:s.i]))
-	case n.digits > 19 || n.mantissa > limit:
-		return 0, s.failf(from, "%s does not fit INT64", clip(s.b[from:s.i]))
+	case n.mantissa > limit:
+		return 0, s.doesNotFit(from, name)
 	case n.negative:
-		return int64(-n.mantissa), true // two's complement: also of the smallest
+		return T(-n.mantissa), true // two's complement: also of the smallest
 	}
-	return int64(n.mantissa), true
+	return T(n.mantissa), true
+}
+
+func unsignedOf[T unsigned](s *scanner, limit uint64, name string) (T, bool) {
+	from := s.i
+	n, ok := s.integer(name)
+	if !ok {
+		return 0, false
+	}
+	if n.mantissa > limit || n.negative && n.mantissa > 0 {
+		return 0, s.doesNotFit(from, name)
+	}
+	return T(n.mantissa), true
+}
+
+// integer reads a number whose mantissa is its value, without the sign.
+func (s *scanner) integer(name string) (n number, ok bool) {
+	if v, ok := s.small(); ok {
+		return number{mantissa: uint64(v)}, true
+	}
+	if s.i >= len(s.b) || !startsNumber(s.b[s.i]) {
+		return n, s.unexpected("an integer")
+	}
+	from := s.i
+	if n, ok = s.number(); !ok {
+		return n, false
+	}
+	switch {
+	case !n.whole:
+		return n, s.failf(from, "%s is not written as an integer", clip(s.b[from:s.i]))
+	// The largest number of 20 digits that a word holds begins with 1, and what has
+	// overflowed is smaller than any of 20 digits.
+	case n.digits > 20 || n.digits == 20 && (n.mantissa < 1e19 || s.b[s.i-20] != '1'):
+		return n, s.doesNotFit(from, name)
+	}
+	return n, true
+}
+
+func (s *scanner) doesNotFit(from int, name string) bool {
+	return s.failf(from, "%s does not fit %s", clip(s.b[from:s.i]), name)
 }

@@ -112,7 +112,7 @@ func TestAppendFloat32ReadsBack(t *testing.T) {
 		if v-v != 0 {
 			continue
 		}
-		text := string(appendFloat32(nil, v))
+		text := string(appendFloat(nil, float64(v), 32))
 		if back, ok := readFloat(text); !ok || math.Float32bits(back) != math.Float32bits(v) || !json.Valid([]byte(text)) {
 			t.Fatalf("%x is written as %s", v, text)
 		}
@@ -120,7 +120,7 @@ func TestAppendFloat32ReadsBack(t *testing.T) {
 	for v, want := range map[float32]string{
 		0: "0", 1: "1", -0.5: "-0.5", 1e-6: "0.000001", 9e-7: "9e-07", 1e20: "100000000000000000000", 1e21: "1e+21", 16777216: "16777216",
 	} {
-		if got := string(appendFloat32(nil, v)); got != want {
+		if got := string(appendFloat(nil, float64(v), 32)); got != want {
 			t.Errorf("%g is written as %s, want %s", v, got, want)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"unicode/utf8"
+
+	"preforkd/internal/inference"
 )
 
 // maxDepth is how many arrays and objects may lie in one another. Bodies need five or
@@ -20,6 +22,9 @@ type scanner struct {
 	rawKey  []byte // the last key as it is written
 	seen    int    // known keys of the object that is being read: see once
 	err     *Error
+
+	texts *inference.Tensor // takes the strings that are elements; nil: none
+	room  int               // how many it takes
 }
 
 // start begins with body. What the scanner allocated is kept.
