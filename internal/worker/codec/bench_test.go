@@ -145,7 +145,7 @@ func TestNoAllocations(t *testing.T) {
 				if err = r.Decode(body, small, infos); err != nil {
 					t.Fatal(err)
 				}
-				if dst, err = r.AppendResponse(dst[:0], "digits", "1", out); err != nil {
+				if dst, _, err = r.AppendResponse(dst[:0], "digits", "1", out); err != nil {
 					t.Fatal(err)
 				}
 			}

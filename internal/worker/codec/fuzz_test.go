@@ -271,6 +271,9 @@ func FuzzInfer(f *testing.F) {
 				got = &r.Inputs[1]
 			}
 			want, ok := flatten(nil, in["data"])
+			if in["data"] == nil { // binary data, of which there are none here
+				ok = count(got) == 0
+			}
 			if !ok || in["datatype"] != got.DataType.String() || in["name"] != got.Name {
 				t.Fatalf("%q is accepted with the input %v", body, in)
 			}
@@ -279,7 +282,10 @@ func FuzzInfer(f *testing.F) {
 		if id, _ := object["id"].(string); r.HasID != (object["id"] != nil) || id != string(r.ID) {
 			t.Errorf("%q has the id %q", body, r.ID)
 		}
-		answer, err := r.AppendResponse(nil, "m", "1", out)
+		answer, header, err := r.AppendResponse(nil, "m", "1", out)
+		if header > 0 {
+			answer = answer[:header]
+		}
 		if err != nil || !json.Valid(answer) {
 			t.Errorf("%q is answered with %q, %v", body, answer, err)
 		}

@@ -1,7 +1,7 @@
 package codec
 
 import (
-	"bytes"
+	"fmt"
 
 	"preforkd/internal/inference"
 )
@@ -14,7 +14,8 @@ const (
 
 // InferRequest is the body of POST /v2/models/…/infer. The zero value is ready to use.
 type InferRequest struct {
-	// Inputs are the model's inputs in the model's order.
+	// Inputs are the model's inputs in the model's order. Optional ones that are not
+	// given have the type Invalid.
 	Inputs []inference.Tensor
 	// Outputs are the wanted outputs, as indexes of the model's, in the order in
 	// which they are sent.
@@ -27,7 +28,21 @@ type InferRequest struct {
 	in, out []inference.TensorInfo // of the model, while Decode runs
 	given   []bool                 // by index of in
 	input   input
+	body    []byte // all of it; the JSON text is its beginning
+	next    int    // offset of the binary data that no input has taken yet
+	form    form   // of the outputs that name none
+	forms   []form // by index of Outputs
+	wanted  form   // of the output that is being read
 }
+
+// form is how an output is sent.
+type form uint8
+
+const (
+	unsaid form = iota
+	inJSON
+	inBinary
+)
 
 // input is what is known of the element of "inputs" that is being read.
 type input struct {
@@ -36,19 +51,41 @@ type input struct {
 	shape    []int64
 	hasShape bool
 	deferred int // offset of data that came before what it needs; 0: none
+	binary   int // the size of its binary data; -1: none
 	nameAt   int // offsets of the values, for messages
 	typeAt   int
 	shapeAt  int
+	binaryAt int
 }
 
-// Decode reads body for a model with inputs in and outputs out. The error is an *Error.
-// Nothing of body is kept.
+// Decode reads body, all of which is JSON, for a model with inputs in and outputs out. The
+// error is an *Error. Nothing of body is kept.
 func (r *InferRequest) Decode(body []byte, in, out []inference.TensorInfo) error {
+	return r.DecodeBinary(body, len(body), in, out)
+}
+
+// DecodeBinary is Decode for a body that begins with so many bytes of JSON, after which
+// the binary data of inputs follow; 0: all of it is the model's only input. Large inputs
+// of such data are not copied where they are aligned: Inputs refer to body until the next
+// Decode or Trim.
+func (r *InferRequest) DecodeBinary(body []byte, header int, in, out []inference.TensorInfo) error {
 	r.reset(in, out)
-	ok := r.s.start(body) && r.request() && r.s.end()
+	if header < 0 || header > len(body) {
+		return &Error{
+			Field: headerField, Offset: -1,
+			Text: fmt.Sprintf("inference header size should be in range (0, %d), got: %d", len(body), header),
+		}
+	}
+	r.body, r.next = body, header
+	ok := false
+	if header == 0 && len(body) > 0 {
+		ok = r.raw()
+	} else {
+		ok = r.s.start(body[:header]) && r.request() && r.s.end() && r.allTaken()
+	}
 	err := r.s.err
 	r.s.b, r.s.rawKey, r.s.path, r.s.err = nil, nil, path{}, nil
-	r.in, r.out = nil, nil
+	r.in, r.out, r.body = nil, nil, nil
 	if !ok {
 		return err
 	}
@@ -70,7 +107,7 @@ func (r *InferRequest) reset(in, out []inference.TensorInfo) {
 	r.Inputs = resize(r.Inputs, len(in))
 	r.given = resize(r.given, len(in))
 	clear(r.given)
-	r.Outputs = r.Outputs[:0]
+	r.Outputs, r.forms, r.form = r.Outputs[:0], r.forms[:0], unsaid
 	r.ID, r.HasID = r.ID[:0], false
 }
 
@@ -93,6 +130,9 @@ const (
 	keyShape
 	keyDataType
 	keyData
+	keyBinary
+	keyPriority
+	keyTimeout
 )
 
 // request reads the whole object.
@@ -107,7 +147,7 @@ func (r *InferRequest) member(key []byte) bool {
 	case "id":
 		ok = s.once(keyID, "id") && r.id()
 	case "parameters":
-		ok = s.once(keyParameters, "parameters") && s.parameters(1, reservedByTriton)
+		ok = s.once(keyParameters, "parameters") && r.s.parameters(r.parameter)
 	case "inputs":
 		ok = s.once(keyInputs, "inputs") && r.list(r.readInput)
 	case "outputs":
@@ -158,44 +198,6 @@ func (r *InferRequest) id() bool {
 	return true
 }
 
-// reservedByTriton refuses parameters that the reference server keeps for itself.
-func reservedByTriton(s *scanner, key []byte) bool {
-	if bytes.HasPrefix(key, []byte("triton_")) {
-		return s.fail(s.i, "parameters that begin with triton_ are reserved")
-	}
-	return true
-}
-
-// noBinary refuses the parameter of an input whose elements follow the JSON text.
-func noBinary(s *scanner, key []byte) bool {
-	if string(key) == "binary_data_size" {
-		return s.fail(s.i, `binary tensor data is not supported, send "data"`)
-	}
-	return true
-}
-
-// parameters checks and ignores an object of parameters, at the given depth.
-func (s *scanner) parameters(depth int, check func(*scanner, []byte) bool) bool {
-	if !s.open('{', "an object") {
-		return false
-	}
-	for first := true; ; first = false {
-		more, ok := s.more('}', first)
-		if !more || !ok {
-			return ok
-		}
-		key, ok := s.key()
-		if !ok {
-			return false
-		}
-		s.path.push(part{key: s.rawKey})
-		if check != nil && !check(s, key) || !s.skip(depth+1) {
-			return false
-		}
-		s.path.pop()
-	}
-}
-
 // complete checks what can be told only after the whole object.
 func (r *InferRequest) complete(seen int) bool {
 	s := &r.s
@@ -204,20 +206,28 @@ func (r *InferRequest) complete(seen int) bool {
 		return s.fail(-1, "missing")
 	}
 	for i, given := range r.given {
-		if !given {
+		if given {
+			continue
+		}
+		if !r.in[i].Optional {
 			s.path.push(part{name: "inputs"})
 			return s.failf(-1, "input %q is missing", r.in[i].Name)
 		}
+		r.Inputs[i].DataType = inference.Invalid
 	}
 	if len(r.Outputs) == 0 {
 		for i := range r.out {
-			r.Outputs = append(r.Outputs, i)
+			r.Outputs, r.forms = append(r.Outputs, i), append(r.forms, unsaid)
 		}
 	}
-	for _, i := range r.Outputs {
-		if codecOf(r.out[i].DataType).write == nil {
+	for k, i := range r.Outputs {
+		if r.forms[k] == unsaid {
+			r.forms[k] = r.form
+		}
+		if r.forms[k] != inBinary && codecOf(r.out[i].DataType).write == nil {
 			s.path.push(part{name: "outputs"})
-			return s.failf(-1, "output %q has the datatype %s, which is not supported in JSON", r.out[i].Name, r.out[i].DataType)
+			return s.failf(-1, "sending %s data via JSON is not supported. Please use the binary data format for output %s",
+				r.out[i].DataType, r.out[i].Name)
 		}
 	}
 	return true

@@ -14,13 +14,16 @@ const dataLevels = maxDepth - 3
 func (r *InferRequest) readInput() bool {
 	s, in := &r.s, &r.input
 	from := s.i
-	*in = input{index: -1, shape: in.shape[:0]}
+	*in = input{index: -1, shape: in.shape[:0], binary: -1}
 	seen, ok := s.object("an object", r.inputMember)
 	if !ok {
 		return false
 	}
 	if !r.present(seen, from) {
 		return false
+	}
+	if in.binary >= 0 {
+		return r.binary()
 	}
 	if in.deferred == 0 {
 		return true
@@ -41,10 +44,14 @@ func (r *InferRequest) present(seen, at int) bool {
 		bit  int
 		name string
 	}{{keyName, "name"}, {keyShape, "shape"}, {keyDataType, "datatype"}, {keyData, "data"}} {
-		if seen&need.bit == 0 {
+		if seen&need.bit == 0 && (need.bit != keyData || r.input.binary < 0) {
 			s.path.push(part{name: need.name})
 			return s.fail(at, "missing")
 		}
+	}
+	if seen&keyData != 0 && r.input.binary >= 0 {
+		s.path.push(part{name: "data"})
+		return s.fail(at, "given, and binary_data_size as well: an input is sent in one form")
 	}
 	return true
 }
@@ -59,7 +66,7 @@ func (r *InferRequest) inputMember(key []byte) bool {
 	case "datatype":
 		ok = s.once(keyDataType, "datatype") && r.dataType()
 	case "parameters":
-		ok = s.once(keyParameters, "parameters") && s.parameters(3, noBinary)
+		ok = s.once(keyParameters, "parameters") && s.parameters(r.inputParameter)
 	case "data":
 		if !s.once(keyData, "data") {
 			return false
@@ -167,6 +174,11 @@ func (r *InferRequest) data() bool {
 	if !ok {
 		return false
 	}
+	if codecOf(in.dataType).read == nil {
+		s.path.push(part{name: "datatype"})
+		return s.failf(in.typeAt, "receiving %s data via JSON is not supported. Please use the binary data format for input %s",
+			in.dataType, r.in[in.index].Name)
+	}
 	s.path.push(part{name: "data"})
 	s.space()
 	at, t := s.i, &r.Inputs[in.index]
@@ -197,16 +209,12 @@ func (r *InferRequest) fits(want *inference.TensorInfo) (n int64, ok bool) {
 		s.path.push(part{name: "datatype"})
 		return 0, s.failf(in.typeAt, "%s, the model takes %s", in.dataType, want.DataType)
 	}
-	if codecOf(in.dataType).read == nil {
-		s.path.push(part{name: "datatype"})
-		return 0, s.failf(in.typeAt, "%s is not supported in JSON", in.dataType)
-	}
 	s.path.push(part{name: "shape"})
 	n, err := inference.Elements(in.shape)
 	if err != nil {
 		return 0, s.fail(in.shapeAt, err.Error())
 	}
-	if !fitsShape(in.shape, want.Shape) {
+	if !want.AnyShape && !fitsShape(in.shape, want.Shape) {
 		return 0, s.fail(in.shapeAt, fmt.Sprintf("%v, the model takes %v", in.shape, want.Shape))
 	}
 	s.path.pop()
@@ -229,6 +237,7 @@ func fitsShape(shape, want []int64) bool {
 func (r *InferRequest) readOutput() bool {
 	s := &r.s
 	from := s.i
+	r.wanted = unsaid
 	seen, ok := s.object("an object", r.outputMember)
 	if !ok {
 		return false
@@ -237,6 +246,7 @@ func (r *InferRequest) readOutput() bool {
 		s.path.push(part{name: "name"})
 		return s.fail(from, "missing")
 	}
+	r.forms = append(r.forms, r.wanted)
 	return true
 }
 
@@ -246,7 +256,7 @@ func (r *InferRequest) outputMember(key []byte) bool {
 	case "name":
 		ok = s.once(keyName, "name") && r.outputName()
 	case "parameters":
-		ok = s.once(keyParameters, "parameters") && s.parameters(3, nil)
+		ok = s.once(keyParameters, "parameters") && s.parameters(r.outputParameter)
 	default:
 		return s.skipUnknown(3)
 	}

@@ -195,7 +195,7 @@ func TestInferNamesWhatIsWrong(t *testing.T) {
 		with(`[1,2,3]`, `[,1]`):                                        `inputs[0].data[0]: ',' where a number is expected (offset 63)`,
 		with(`[1,2,3]`, `[[1,2,3`):                                     `inputs[0].data[2]: '}' where ',' or ']' is expected (offset 69)`,
 		with(`[1,2,3]`, `[1 2 3]`):                                     `inputs[0].data[0]: '2' where ',' or ']' is expected (offset 65)`,
-		with(`"data":[1,2,3]`, `"parameters":{"binary_data_size":12}`): `inputs[0].parameters.binary_data_size: binary tensor data is not supported, send "data" (offset 88)`,
+		with(`"data":[1,2,3]`, `"parameters":{"binary_data_size":12}`): `inputs[0].parameters.binary_data_size: unexpected size for input 'x', expecting 12 additional bytes (offset 88)`,
 		`{"inputs":[{"data":[1,2,"3"],"name":"x","shape":[1,3],"datatype":"FP32"}]}`:           `inputs[0].data[2]: '"' where a number is expected (offset 24)`,
 		`{"inputs":[{"data":[1,2,],"name":"x","shape":[1,3],"datatype":"FP32"}]}`:              `inputs[0].data: ']' where a value is expected (offset 24)`,
 		`{"inputs":[` + inputX + `,{"name":"n","shape":[1],"datatype":"INT64","data":[7.0]}]}`: `inputs[1].data[0]: 7.0 is not written as an integer (offset 122)`,
@@ -216,11 +216,11 @@ func TestUnsupportedDataTypes(t *testing.T) {
 	half := []inference.TensorInfo{tensor("h", inference.FP16, 1)}
 	var r InferRequest
 	err := r.Decode([]byte(`{"inputs":[{"name":"h","shape":[1],"datatype":"FP16","data":[1]}]}`), half, outputs)
-	if want := `inputs[0].datatype: FP16 is not supported in JSON (offset 46)`; err == nil || err.Error() != want {
+	if want := `inputs[0].datatype: receiving FP16 data via JSON is not supported. Please use the binary data format for input h (offset 46)`; err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
 	err = r.Decode([]byte(`{"inputs":[`+inputX+`]}`), inputs[:1], half)
-	if want := `outputs: output "h" has the datatype FP16, which is not supported in JSON`; err == nil || err.Error() != want {
+	if want := `outputs: sending FP16 data via JSON is not supported. Please use the binary data format for output h`; err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
 }
@@ -237,7 +237,7 @@ func TestInferResponse(t *testing.T) {
 	}
 	out[0].Int64s()[0] = math.MinInt64
 	copy(out[1].Float32s(), []float32{0.1, -2})
-	b, err := r.AppendResponse(nil, "m\n\xff", "1", out)
+	b, _, err := r.AppendResponse(nil, "m\n\xff", "1", out)
 	want := `{"model_name":"m\u000a` + "\uFFFD" + `","model_version":"1","id":"\u0001\"\\` + "\x7f" + `é","outputs":[` +
 		`{"name":"scores","datatype":"FP32","shape":[1,2],"data":[0.1,-2]},` +
 		`{"name":"label","datatype":"INT64","shape":[1],"data":[-9223372036854775808]}]}`
@@ -246,7 +246,7 @@ func TestInferResponse(t *testing.T) {
 	}
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		out[1].Float32s()[1] = float32(v)
-		_, err := r.AppendResponse(nil, "m", "1", out)
+		_, _, err := r.AppendResponse(nil, "m", "1", out)
 		var e *OutputError
 		if !errors.As(err, &e) || e.Error() != `output "scores": element 1 is not a finite number, which JSON cannot carry` {
 			t.Errorf("%v: %v", v, err)

@@ -8,8 +8,11 @@ import (
 )
 
 // AppendResponse appends the answer to r, which a model of this name and version gave
-// with out. An error is an *OutputError; then nothing of b is of use.
-func (r *InferRequest) AppendResponse(b []byte, model, version string, out []inference.Tensor) ([]byte, error) {
+// with out: JSON, and then the outputs that are sent in binary form. header is the length
+// of the JSON where such data follow, else 0. An error is an *OutputError; then nothing of
+// b is of use.
+func (r *InferRequest) AppendResponse(b []byte, model, version string, out []inference.Tensor) (_ []byte, header int, err error) {
+	from := len(b)
 	b = append(b, `{"model_name":`...)
 	b = AppendString(b, model)
 	b = append(b, `,"model_version":`...)
@@ -19,19 +22,28 @@ func (r *InferRequest) AppendResponse(b []byte, model, version string, out []inf
 		b = appendString(b, r.ID)
 	}
 	b = append(b, `,"outputs":[`...)
-	for n, i := range r.Outputs {
-		if n > 0 {
+	for k, i := range r.Outputs {
+		if k > 0 {
 			b = append(b, ',')
 		}
-		var err error
-		if b, err = appendTensor(b, &out[i]); err != nil {
-			return b, err
+		if b, err = appendTensor(b, &out[i], r.forms[k]); err != nil {
+			return b, 0, err
 		}
 	}
-	return append(b, `]}`...), nil
+	b = append(b, `]}`...)
+	end := len(b)
+	for k, i := range r.Outputs {
+		if r.forms[k] == inBinary {
+			b = appendBinary(b, &out[i])
+		}
+	}
+	if len(b) > end { // outputs without elements leave nothing behind
+		header = end - from
+	}
+	return b, header, nil
 }
 
-func appendTensor(b []byte, t *inference.Tensor) ([]byte, error) {
+func appendTensor(b []byte, t *inference.Tensor, f form) ([]byte, error) {
 	b = append(b, `{"name":`...)
 	b = AppendString(b, t.Name)
 	b = append(b, `,"datatype":"`...)
@@ -45,6 +57,11 @@ func appendTensor(b []byte, t *inference.Tensor) ([]byte, error) {
 		b = strconv.AppendInt(b, d, 10)
 		n *= d
 	}
+	if f == inBinary {
+		b = append(b, `],"parameters":{"binary_data_size":`...)
+		b = strconv.AppendInt(b, int64(binarySize(t)), 10)
+		return append(b, `}}`...), nil
+	}
 	b = append(b, `],"data":[`...)
 	b, err := appendElements(b, t, 0, int(n))
 	return append(b, `]}`...), err
@@ -57,7 +74,10 @@ func appendElements(b []byte, t *inference.Tensor, lo, hi int) ([]byte, error) {
 		return b, &OutputError{t.Name, fmt.Sprintf("the datatype %s is not supported in JSON", t.DataType)}
 	}
 	b, bad := write(b, t, lo, hi)
-	if bad >= 0 {
+	switch {
+	case bad >= 0 && t.DataType == inference.Bytes:
+		return b, &OutputError{t.Name, fmt.Sprintf("element %d is not UTF-8, which JSON cannot carry: ask for binary_data", bad)}
+	case bad >= 0:
 		return b, &OutputError{t.Name, fmt.Sprintf("element %d is not a finite number, which JSON cannot carry", bad)}
 	}
 	return b, nil
@@ -118,7 +138,7 @@ func (p *Prediction) classes(rows int) int {
 }
 
 // count returns the number of t's elements.
-func count(t *inference.Tensor) int { return len(t.Raw()) / max(t.DataType.Size(), 1) }
+func count(t *inference.Tensor) int { return t.Len() }
 
 func (p *Prediction) appendLabels(b []byte, rows, classes int) ([]byte, error) {
 	if rows == 1 {
