@@ -59,8 +59,12 @@ func named(at *int, key, name, kind string, list []inference.TensorInfo) error {
 
 // derive fills in what the settings left open; the error says what is missing.
 func (p *Predict) derive(in, out []inference.TensorInfo) (err error) {
-	if len(in) != 1 {
-		return fmt.Errorf("the model has the inputs %s, POST /predict fills one: use POST /v2/models/…/infer", names(in))
+	needed := in // the optional ones are last
+	if i := index(in, func(t *inference.TensorInfo) bool { return t.Optional }); i >= 0 {
+		needed = in[:i]
+	}
+	if len(needed) != 1 {
+		return fmt.Errorf("the model has the inputs %s, POST /predict fills one: use POST /v2/models/…/infer", names(needed))
 	}
 	p.Input = 0
 	info := &in[0]

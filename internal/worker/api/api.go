@@ -61,13 +61,18 @@ type API struct {
 	busy, leaving error
 	calls         []call // by permit
 	page          page
+	maxBody       int // bytes of a body, also after decompression; 0: any
 }
 
 // exchange is what one request needs while it is served.
 type exchange struct {
 	infer   codec.InferRequest
 	predict codec.PredictRequest
-	out     []inference.Tensor
+	in, out []inference.Tensor // in: where predict's one input is not all
+
+	waited, ran time.Duration // for a permit, and the model
+	timing      []byte        // both, as Server-Timing
+	packed      []byte        // the answer, compressed
 }
 
 // New returns an API. It starts nothing.
@@ -112,9 +117,7 @@ func (a *API) Handle(ctx *fasthttp.RequestCtx) {
 	start, counted := now(), false
 	defer a.finish(ctx, start, &counted)
 	a.Began()
-	if a.WorkerHeader != "" {
-		ctx.Response.Header.Set(workerHeader, a.WorkerHeader)
-	}
+	a.identify(ctx, &ctx.Response)
 	switch err := a.route(ctx, start); {
 	case err == errAnswered:
 		counted = true
@@ -129,6 +132,7 @@ const (
 	serverName   = "preforkd"
 	workerHeader = "X-Preforkd-Worker"
 	contentType  = "application/json"
+	binaryType   = "application/octet-stream"
 )
 
 // finish ends a request: after a panic, which is our bug and no reason to end the
@@ -150,9 +154,26 @@ func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool) {
 	}
 }
 
+// identify sets the headers that say who answers which request: this worker, and what the
+// client sent to find it again.
+func (a *API) identify(ctx *fasthttp.RequestCtx, r *fasthttp.Response) {
+	if a.WorkerHeader != "" {
+		r.Header.Set(workerHeader, a.WorkerHeader)
+	}
+	for _, name := range [...]string{"X-Request-Id", "Traceparent"} { // W3C Trace Context
+		if v := ctx.Request.Header.Peek(name); len(v) > 0 {
+			r.Header.SetBytesV(name, v)
+		}
+	}
+}
+
 // sendJSON answers with body, which was made in the response's own buffer.
 func sendJSON(ctx *fasthttp.RequestCtx, body []byte) {
 	ctx.SetContentType(contentType)
+	setBody(ctx, body)
+}
+
+func setBody(ctx *fasthttp.RequestCtx, body []byte) {
 	if cap(body) > keepBytes {
 		ctx.Response.SetBodyRaw(body) // not kept with the connection
 		return

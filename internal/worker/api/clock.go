@@ -196,16 +196,15 @@ func (a *API) lateAnswer(c *call) []byte {
 	r.SetStatusCode(status(err))
 	r.Header.SetServer(serverName)
 	r.Header.SetContentType(contentType)
-	if a.WorkerHeader != "" {
-		r.Header.Set(workerHeader, a.WorkerHeader)
-	}
+	a.identify(c.ctx, &r) // the holder is in the run: nobody else uses ctx
 	r.SetConnectionClose()
 	r.SetBodyRaw(codec.AppendError(nil, err.Error()))
 	return []byte(r.String())
 }
 
-// run runs m under a permit, for a request that began at start.
-func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, in, out []inference.Tensor) (err error) {
+// run runs m under a permit, with x's outputs, for a request that began at start.
+func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, x *exchange, in []inference.Tensor) (err error) {
+	asked := now()
 	permit, err := a.Permits.Acquire(a.RequestTimeout)
 	if err != nil {
 		switch {
@@ -229,5 +228,8 @@ func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, in
 	if err := a.refusal(m); err != nil { // it may have been quarantined while this one waited
 		return err
 	}
-	return m.RunUntil(c.stop, in, out)
+	entered := now()
+	err = m.RunUntil(c.stop, in, x.out)
+	x.waited, x.ran = time.Duration(entered-asked), time.Duration(now()-entered)
+	return err
 }

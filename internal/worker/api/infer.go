@@ -1,8 +1,7 @@
 package api
 
 import (
-	"bytes"
-	"strconv"
+	"cmp"
 
 	"github.com/valyala/fasthttp"
 
@@ -48,21 +47,29 @@ func (a *API) infer(ctx *fasthttp.RequestCtx, t target) error {
 	if err != nil {
 		return err
 	}
-	body, err := jsonBody(ctx)
+	body, err := a.content(ctx)
+	if err != nil {
+		return err
+	}
+	header, err := jsonLength(ctx, len(body))
 	if err != nil {
 		return err
 	}
 	x := a.acquire(m)
 	defer a.release(x)
-	if err := x.infer.Decode(body, m.Inputs(), m.Outputs()); err != nil {
-		return refused(ctx, err)
-	}
-	if err := a.run(ctx, m, t.start, x.infer.Inputs, x.out); err != nil {
+	if err := x.infer.DecodeBinary(body, header, m.Inputs(), m.Outputs()); err != nil {
 		return err
 	}
-	b, err := x.infer.AppendResponse(ctx.Response.SwapBody(nil)[:0], m.Name, m.Version, x.out)
-	sendJSON(ctx, b)
-	return err
+	if err := a.run(ctx, m, t.start, x, x.infer.Inputs); err != nil {
+		return err
+	}
+	b, header, err := x.infer.AppendResponse(ctx.Response.SwapBody(nil)[:0], m.Name, m.Version, x.out)
+	if err != nil {
+		sendJSON(ctx, b) // the buffer stays with the connection
+		return err
+	}
+	x.send(ctx, b, header)
+	return nil
 }
 
 // predict answers POST /predict.
@@ -75,16 +82,19 @@ func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
 	if p.Err != nil {
 		return describe(errUnusable, "model %q does not answer POST /predict: %v", m.Name, p.Err)
 	}
-	body, err := jsonBody(ctx)
+	body, err := a.content(ctx)
 	if err != nil {
 		return err
+	}
+	if header, err := jsonLength(ctx, len(body)); err != nil || header != len(body) {
+		return cmp.Or(err, errBinary)
 	}
 	x := a.acquire(m)
 	defer a.release(x)
 	if err := x.predict.Decode(body, &m.Inputs()[p.Input], p.Row); err != nil {
-		return refused(ctx, err)
+		return err
 	}
-	if err := a.run(ctx, m, t.start, x.predict.Inputs[:], x.out); err != nil {
+	if err := a.run(ctx, m, t.start, x, x.inputs(m)); err != nil {
 		return err
 	}
 	answer := codec.Prediction{Model: m.Name, Version: m.Version}
@@ -95,8 +105,24 @@ func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
 		answer.Probabilities = &x.out[p.Probabilities]
 	}
 	b, err := x.predict.AppendResponse(ctx.Response.SwapBody(nil)[:0], answer)
-	sendJSON(ctx, b)
-	return err
+	if err != nil {
+		sendJSON(ctx, b)
+		return err
+	}
+	x.send(ctx, b, 0)
+	return nil
+}
+
+// inputs returns all of m's inputs: the one that is predicted from, and none of the
+// optional ones.
+func (x *exchange) inputs(m *repository.Model) []inference.Tensor {
+	n := len(m.Inputs())
+	if n == 1 {
+		return x.predict.Inputs[:]
+	}
+	x.in = append(x.in[:0], make([]inference.Tensor, n)...)
+	x.in[m.Predict.Input] = x.predict.Inputs[0]
+	return x.in
 }
 
 // acquire takes an exchange with room for m's outputs.
@@ -116,40 +142,9 @@ func (a *API) release(x *exchange) {
 	for i := range x.out {
 		x.out[i].Trim(keepBytes)
 	}
+	clear(x.in)
+	if cap(x.packed) > keepBytes {
+		x.packed = nil
+	}
 	a.exchanges.Put(x)
-}
-
-// jsonBody returns the body, all of which has to be JSON. The content type is ignored:
-// clients of the reference server send JSON as application/octet-stream.
-func jsonBody(ctx *fasthttp.RequestCtx) ([]byte, error) {
-	body := ctx.Request.Body()
-	if len(body) == 0 && !framed(ctx) {
-		ctx.SetConnectionClose() // a body without a length may follow: it is no request
-		return nil, errLength
-	}
-	if n := ctx.Request.Header.Peek("Inference-Header-Content-Length"); len(n) > 0 {
-		if length, err := strconv.Atoi(string(n)); err != nil || length != len(body) {
-			return nil, errBinary
-		}
-	}
-	return body, nil
-}
-
-// framed tells whether the request said how long its body is (RFC 9112, section 6.3).
-func framed(ctx *fasthttp.RequestCtx) bool {
-	for line := range bytes.SplitSeq(ctx.Request.Header.RawHeaders(), []byte("\n")) {
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		if bytes.EqualFold(name, []byte("Content-Length")) || bytes.EqualFold(name, []byte("Transfer-Encoding")) {
-			return true
-		}
-	}
-	return false
-}
-
-// refused is err, unless the body was not JSON because it is compressed.
-func refused(ctx *fasthttp.RequestCtx, err error) error {
-	if c := ctx.Request.Header.Peek("Content-Encoding"); len(c) > 0 && !bytes.EqualFold(c, []byte("identity")) {
-		return errEncoding
-	}
-	return err
 }

@@ -28,7 +28,7 @@ func (a *API) ready(ctx *fasthttp.RequestCtx, _ target) error {
 func (a *API) server(ctx *fasthttp.RequestCtx, _ target) error {
 	b := append(ctx.Response.SwapBody(nil)[:0], `{"name":"preforkd","version":`...)
 	b = codec.AppendString(b, a.Version)
-	sendJSON(ctx, append(b, `,"extensions":[]}`...))
+	sendJSON(ctx, append(b, `,"extensions":["binary_tensor_data","parameters"]}`...))
 	return nil
 }
 
@@ -72,18 +72,28 @@ func (a *API) model(ctx *fasthttp.RequestCtx, t target) error {
 	return nil
 }
 
-// appendTensors appends the descriptions of tensors, after key and an opening bracket.
+// appendTensors appends the descriptions of tensors, after key and an opening bracket. What
+// is optional is left out: clients fill in all that is described. Any shape is described as
+// one open size, for which the protocol has a form.
 func appendTensors(b []byte, key string, list []inference.TensorInfo) []byte {
 	b = append(b, key...)
+	first := true
 	for i := range list {
-		if i > 0 {
+		if list[i].Optional {
+			continue
+		}
+		if !first {
 			b = append(b, ',')
 		}
+		first = false
 		b = append(b, `{"name":`...)
 		b = codec.AppendString(b, list[i].Name)
 		b = append(b, `,"datatype":"`...)
 		b = append(b, list[i].DataType.String()...)
 		b = append(b, `","shape":[`...)
+		if list[i].AnyShape {
+			b = append(b, "-1"...)
+		}
 		for j, d := range list[i].Shape {
 			if j > 0 {
 				b = append(b, ',')

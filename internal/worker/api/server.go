@@ -28,8 +28,9 @@ type ServerOptions struct {
 	MaxConnections int
 }
 
-// Server returns a server that answers with a. The caller serves and stops it.
+// Server returns a server that answers with a. It is called once, before anything is served. The caller serves and stops it.
 func (a *API) Server(o ServerOptions) *fasthttp.Server {
+	a.maxBody = o.MaxBody
 	return &fasthttp.Server{
 		Handler:        a.Handle,
 		Name:           serverName,
@@ -81,9 +82,7 @@ func (a *API) reject(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 }
 
 func (a *API) refuse(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
-	if a.WorkerHeader != "" {
-		ctx.Response.Header.Set(workerHeader, a.WorkerHeader)
-	}
+	a.identify(ctx, &ctx.Response)
 	a.fail(ctx, rejected(err, o))
 }
 

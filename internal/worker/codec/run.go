@@ -9,7 +9,9 @@ import "encoding/binary"
 
 type (
 	signed   interface{ int8 | int16 | int32 | int64 }
-	unsigned interface{ uint8 | uint16 | uint32 | uint64 }
+	unsigned interface {
+		uint8 | uint16 | uint32 | uint64
+	}
 )
 
 // plainNumber is a number without an exponent, of at most 19 digits.

@@ -1,0 +1,119 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// headerLength is the header that says how much of a body is JSON; binary data follow.
+const headerLength = "Inference-Header-Content-Length"
+
+// content returns the request's body, decompressed. The content type is ignored: clients
+// of the reference server send JSON as application/octet-stream.
+func (a *API) content(ctx *fasthttp.RequestCtx) ([]byte, error) {
+	body := ctx.Request.Body()
+	if len(body) == 0 && !framed(ctx) {
+		ctx.SetConnectionClose() // a body without a length may follow: it is no request
+		return nil, errLength
+	}
+	coding := ctx.Request.Header.Peek("Content-Encoding")
+	var err error
+	switch {
+	case len(coding) == 0 || bytes.EqualFold(coding, []byte("identity")):
+		return body, nil
+	case bytes.EqualFold(coding, []byte("gzip")) || bytes.EqualFold(coding, []byte("x-gzip")): // RFC 9110, section 8.4.1.3
+		body, err = ctx.Request.BodyGunzipWithLimit(a.maxBody)
+	case bytes.EqualFold(coding, []byte("deflate")): // in the form of zlib, RFC 9110, section 8.4.1.2
+		body, err = ctx.Request.BodyInflateWithLimit(a.maxBody)
+	default:
+		return nil, errEncoding
+	}
+	switch {
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		return nil, describe(err, "body: decompressed larger than http.max_body, which is %d bytes", a.maxBody)
+	case err != nil:
+		return nil, describe(errRequest, "body: not compressed as Content-Encoding says, with %s: %v", coding, err)
+	}
+	return body, nil
+}
+
+// framed tells whether the request said how long its body is (RFC 9112, section 6.3).
+func framed(ctx *fasthttp.RequestCtx) bool {
+	for line := range bytes.SplitSeq(ctx.Request.Header.RawHeaders(), []byte("\n")) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		if bytes.EqualFold(name, []byte("Content-Length")) || bytes.EqualFold(name, []byte("Transfer-Encoding")) {
+			return true
+		}
+	}
+	return false
+}
+
+// jsonLength returns how much of a body of so many bytes is JSON: all of it, unless the
+// request says something else.
+func jsonLength(ctx *fasthttp.RequestCtx, body int) (int, error) {
+	text := ctx.Request.Header.Peek(headerLength)
+	if len(text) == 0 {
+		return body, nil
+	}
+	n, err := fasthttp.ParseUint(text)
+	if err != nil || n > body {
+		return 0, describe(errRequest, "%s: inference header size should be in range (0, %d), got: %.20s", headerLength, body, text)
+	}
+	return n, nil
+}
+
+// Answers are compressed from this size on: a packet or three go as fast as they are, and
+// clients that always accept compression would pay for it in every small answer.
+const compressFrom = 4 << 10
+
+// send answers with body, which was made in the response's own buffer and begins with
+// header bytes of JSON before binary data; 0: all of it is JSON.
+func (x *exchange) send(ctx *fasthttp.RequestCtx, body []byte, header int) {
+	h := &ctx.Response.Header
+	h.SetContentType(contentType)
+	if header > 0 {
+		h.SetContentType(binaryType)
+		x.timing = strconv.AppendInt(x.timing[:0], int64(header), 10)
+		h.SetBytesV(headerLength, x.timing)
+	}
+	x.timing = append(x.timing[:0], "queue;dur="...)
+	x.timing = appendMilliseconds(x.timing, x.waited)
+	x.timing = append(x.timing, ", engine;dur="...)
+	x.timing = appendMilliseconds(x.timing, x.ran)
+	h.SetBytesV("Server-Timing", x.timing)
+	if len(body) >= compressFrom {
+		h.Set("Vary", "Accept-Encoding")
+		body = x.compress(ctx, body)
+	}
+	setBody(ctx, body)
+}
+
+// compress returns body as the client accepts it. The speed is that of a server: the
+// network is seldom slower.
+func (x *exchange) compress(ctx *fasthttp.RequestCtx, body []byte) []byte {
+	coding := ""
+	switch {
+	case ctx.Request.Header.HasAcceptEncoding("gzip"):
+		coding, x.packed = "gzip", fasthttp.AppendGzipBytesLevel(x.packed[:0], body, fasthttp.CompressBestSpeed)
+	case ctx.Request.Header.HasAcceptEncoding("deflate"):
+		coding, x.packed = "deflate", fasthttp.AppendDeflateBytesLevel(x.packed[:0], body, fasthttp.CompressBestSpeed)
+	}
+	if coding == "" || len(x.packed) >= len(body) {
+		return body
+	}
+	ctx.Response.Header.SetContentEncoding(coding)
+	packed := x.packed
+	x.packed = body // for the next answer
+	return packed
+}
+
+// appendMilliseconds appends d with three decimals.
+func appendMilliseconds(b []byte, d time.Duration) []byte {
+	us := d.Microseconds()
+	b = strconv.AppendInt(b, us/1000, 10)
+	return append(b, '.', byte('0'+us/100%10), byte('0'+us/10%10), byte('0'+us%10))
+}
