@@ -133,6 +133,8 @@ type HTTP struct {
 type Inference struct {
 	// Library is the path of libonnxruntime.so; empty: the one that came with preforkd.
 	Library string `yaml:"library"`
+	// CustomOps are the paths of shared libraries with operators that models use.
+	CustomOps []string `yaml:"custom_ops"`
 }
 
 // Cache is the section of the prepared copies of models.

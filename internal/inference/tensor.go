@@ -115,6 +115,9 @@ func (t *Tensor) Text(i int) []byte {
 // TextBytes returns how long the strings are together.
 func (t *Tensor) TextBytes() int { return len(t.text) }
 
+// Texts returns all strings as one text, and the offsets at which they begin in it.
+func (t *Tensor) Texts() (text []byte, starts []uint64) { return t.text, t.starts }
+
 // AppendText appends an element to a tensor of strings. It copies s.
 func (t *Tensor) AppendText(s []byte) {
 	t.starts = append(t.starts, uint64(len(t.text)))

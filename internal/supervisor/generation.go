@@ -341,7 +341,12 @@ func (g *generation) poolNamed(name string) (*pool, error) {
 // they run in /.
 func absolute(cfg *config.Config) (err error) {
 	cfg.Cache.Dir = cfg.CacheDir(os.Getenv, os.Getuid())
-	for _, path := range []*string{&cfg.Cache.Dir, &cfg.Inference.Library} {
+	paths := []*string{&cfg.Cache.Dir, &cfg.Inference.Library}
+	cfg.Inference.CustomOps = slices.Clone(cfg.Inference.CustomOps) // pools share the list
+	for i := range cfg.Inference.CustomOps {
+		paths = append(paths, &cfg.Inference.CustomOps[i])
+	}
+	for _, path := range paths {
 		if *path == "" {
 			continue
 		}

@@ -184,7 +184,7 @@ func (w *worker) load() error {
 		library = fmt.Sprintf("/proc/self/fd/%d", w.library)
 	}
 	var err error
-	w.engine, err = onnx.OpenAs(library, w.manifest.Library)
+	w.engine, err = onnx.OpenAs(library, w.manifest.Library, w.cfg.Inference.CustomOps)
 	activation.Close(w.library) // it is mapped by now
 	if err != nil {
 		return err

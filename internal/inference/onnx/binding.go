@@ -1,7 +1,7 @@
 package onnx
 
 import (
-	"bytes"
+	"errors"
 	"runtime"
 	"slices"
 
@@ -29,8 +29,8 @@ func (b *buffer) reserve(size int) (stayed bool, err error) {
 	if size <= len(b.raw) && b.raw != nil {
 		return true, nil
 	}
-	// Doubling, so that growing shapes move it seldom; at least one word, because the
-	// binding refuses a value without memory even where its shape has no elements.
+	// Doubling, so that growing shapes move it seldom; at least one word, so that a
+	// value without elements has an address, too.
 	words := (max(size, 2*len(b.raw), 8) + 7) / 8
 	b.free()
 	b.tensor = inference.Tensor{}
@@ -50,36 +50,34 @@ func (b *buffer) free() {
 // binding is one combination of input shapes, made ready: ONNX Runtime's values over
 // the model's buffers.
 type binding struct {
-	shapes  [][]int64 // of the inputs
-	scalars [][]byte  // the values of inputs without dimensions, else nil: see bind
-	inputs  []ort.Value
-	outputs []ort.Value    // nil where ONNX Runtime allocates
-	results [][]int64      // the shapes of outputs
-	io      *ort.IoBinding // nil when an output is allocated
-	native  native         // io, for calls
+	shapes  [][]int64 // of the inputs; nil: an optional one that is left out
+	inputs  []native  // nil: left out
+	outputs []native  // nil where ONNX Runtime allocates, in each run
+	results [][]int64 // the shapes of outputs; nil likewise
+	placed  int       // how many are not nil
+	io      *ort.IoBinding
+	native  native // io, for calls
 }
 
 // fits tells whether b was made for the shapes of in.
 func (b *binding) fits(in []inference.Tensor) bool {
 	for i := range in {
-		if !slices.Equal(b.shapes[i], in[i].Shape) {
-			return false
-		}
-		if b.scalars[i] != nil && !bytes.Equal(b.scalars[i], in[i].Raw()) {
+		given := in[i].DataType != inference.Invalid
+		if given != (b.shapes[i] != nil) || given && !slices.Equal(b.shapes[i], in[i].Shape) {
 			return false
 		}
 	}
 	return true
 }
 
-func (b *binding) destroy() {
+func (m *model) destroy(b *binding) {
 	if b.io != nil {
-		_ = b.io.Destroy() // these never fail
+		_ = b.io.Destroy() // it fails only on a second call
 	}
-	for _, values := range [][]ort.Value{b.inputs, b.outputs} {
+	for _, values := range [][]native{b.inputs, b.outputs} {
 		for _, v := range values {
 			if v != nil {
-				_ = v.Destroy()
+				m.calls.release(v)
 			}
 		}
 	}
@@ -100,7 +98,7 @@ func (m *model) find(in []inference.Tensor) *binding {
 // keep makes b the most recent binding and drops the oldest when there are too many.
 func (m *model) keep(b *binding) {
 	if len(m.bindings) == maxBindings {
-		m.bindings[maxBindings-1].destroy()
+		m.destroy(m.bindings[maxBindings-1])
 		m.bindings = m.bindings[:maxBindings-1]
 	}
 	m.bindings = slices.Insert(m.bindings, 0, b)
@@ -109,45 +107,39 @@ func (m *model) keep(b *binding) {
 // drop forgets b.
 func (m *model) drop(b *binding) {
 	m.bindings = slices.DeleteFunc(m.bindings, func(o *binding) bool { return o == b })
-	b.destroy()
+	m.destroy(b)
 }
 
 // unbind drops every binding.
 func (m *model) unbind() {
 	for _, b := range m.bindings {
-		b.destroy()
+		m.destroy(b)
 	}
 	clear(m.bindings)
 	m.bindings = m.bindings[:0]
 }
 
-// bind makes a binding for the shapes of in, with the outputs that t lets it place. The
-// caller keeps or drops it.
-func (m *model) bind(in []inference.Tensor, t trust) (*binding, error) {
-	b := &binding{
-		shapes:  make([][]int64, len(in)),
-		scalars: make([][]byte, len(in)),
-		results: make([][]int64, len(m.outputs)),
-	}
+// bind makes a binding for the shapes of in, with the outputs that can be told beforehand
+// placed in memory of ours, unless the model is distrusted. The caller keeps or drops it.
+func (m *model) bind(in []inference.Tensor, distrust bool) (*binding, error) {
+	b := &binding{shapes: make([][]int64, len(in)), results: make([][]int64, len(m.outputs))}
 	for i := range in {
-		b.shapes[i] = slices.Clone(in[i].Shape)
-		if len(in[i].Shape) == 0 {
-			// The binding cannot change a scalar's value, so the value is part of
-			// what is bound. In practice such inputs are settings: few values.
-			b.scalars[i] = bytes.Clone(in[i].Raw())
+		if in[i].DataType != inference.Invalid {
+			b.shapes[i] = append(make([]int64, 0, len(in[i].Shape)), in[i].Shape...) // not nil
 		}
 	}
 	batch := m.batch(in)
 	for i := range m.outputs {
-		if t.places(&m.outputs[i], batch) {
+		if !distrust && placeable(&m.outputs[i], batch) {
 			b.results[i] = resultShape(m.outputs[i].Shape, batch)
+			b.placed++
 		}
 	}
 	if err := m.reserve(in, b.results); err != nil {
 		return nil, err
 	}
 	if err := m.makeValues(b); err != nil {
-		b.destroy()
+		m.destroy(b)
 		return nil, err
 	}
 	return b, nil
@@ -183,59 +175,45 @@ func (m *model) reserve(in []inference.Tensor, results [][]int64) error {
 	return nil
 }
 
-// makeValues fills in b's values, and its io when every output has one.
-func (m *model) makeValues(b *binding) error {
-	b.inputs = make([]ort.Value, len(m.inputs))
-	b.outputs = make([]ort.Value, len(m.outputs))
-	complete := true
-	for i, shape := range b.shapes {
-		v, err := makeValue(m.inputs[i].DataType, shape, m.in[i].raw, b.scalars[i])
-		if err != nil {
-			return err
-		}
-		b.inputs[i] = v
-	}
-	for i, shape := range b.results {
-		if shape == nil {
-			complete = false
-			continue
-		}
-		v, err := makeValue(m.outputs[i].DataType, shape, m.out[i].raw, m.out[i].raw)
-		if err != nil {
-			return err
-		}
-		b.outputs[i] = v
-	}
-	if !complete {
-		return nil
-	}
-	io, err := m.session.CreateIoBinding()
-	if err != nil {
+// makeValues fills in b's values and binds them.
+func (m *model) makeValues(b *binding) (err error) {
+	b.inputs = make([]native, len(m.inputs))
+	b.outputs = make([]native, len(m.outputs))
+	if b.io, err = m.session.CreateIoBinding(); err != nil {
 		return err
 	}
-	b.io, b.native = io, nativeBinding(io)
-	for i, v := range b.inputs {
-		if err := io.BindInput(m.inputs[i].Name, v); err != nil {
+	if b.native = nativeBinding(b.io); b.native == nil {
+		return errors.New("the binding of ONNX Runtime hides its bindings")
+	}
+	for i, shape := range b.shapes {
+		if shape == nil {
+			continue
+		}
+		if b.inputs[i], err = m.value(m.inputs[i].DataType, shape, m.in[i].raw); err != nil {
+			return err
+		}
+		if err := m.calls.bindInput(b.native, m.inNames[i], b.inputs[i]); err != nil {
 			return err
 		}
 	}
-	for i, v := range b.outputs {
-		if err := io.BindOutput(m.outputs[i].Name, v); err != nil {
+	for i, shape := range b.results {
+		if shape != nil {
+			if b.outputs[i], err = m.value(m.outputs[i].DataType, shape, m.out[i].raw); err != nil {
+				return err
+			}
+		}
+		if err := m.calls.bindOutput(b.native, m.outNames[i], b.outputs[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// makeValue returns a value over memory, or a copy of scalar when shape has no
-// dimensions: the binding allows none over memory of ours there.
-func makeValue(dt inference.DataType, shape []int64, memory, scalar []byte) (ort.Value, error) {
-	if len(shape) == 0 {
-		return elements[dt].scalar(scalar)
-	}
-	v, err := ort.NewCustomDataTensor(shape, memory, elements[dt].code)
+// value returns a value of the shape over the beginning of memory.
+func (m *model) value(dt inference.DataType, shape []int64, memory []byte) (native, error) {
+	n, err := inference.Elements(shape)
 	if err != nil {
 		return nil, err
 	}
-	return v, nil
+	return m.calls.tensor(dt, shape, memory[:int(n)*dt.Size()])
 }

@@ -21,6 +21,7 @@ var environment struct {
 	models int // loaded and not closed
 	calls  calls
 	stops  []*stop
+	custom []string // libraries of operators
 }
 
 type engine struct {
@@ -30,11 +31,12 @@ type engine struct {
 // Open loads ONNX Runtime from the shared library at path, or in the dynamic loader's
 // places when path is a bare name. A process has at most one open engine. A library
 // that is missing, unusable or too old is an *ipc.Failure.
-func Open(path string) (inference.Engine, error) { return OpenAs(path, path) }
+func Open(path string) (inference.Engine, error) { return OpenAs(path, path, nil) }
 
 // OpenAs is Open for a path that tells operators nothing, such as that of a descriptor:
-// errors call the library by name.
-func OpenAs(library, name string) (inference.Engine, error) {
+// errors call the library by name. custom are the paths of shared libraries with operators
+// that models use; one that is missing or refuses is an *ipc.Failure as well.
+func OpenAs(library, name string, custom []string) (inference.Engine, error) {
 	environment.Lock()
 	defer environment.Unlock()
 	if environment.open {
@@ -53,8 +55,41 @@ func OpenAs(library, name string) (inference.Engine, error) {
 	if err := ort.DisableTelemetry(); err != nil {
 		return nil, errors.Join(unavailable(name, err), ort.DestroyEnvironment())
 	}
-	environment.open, environment.calls = true, findCalls(library)
+	c, err := findCalls(library)
+	if err != nil {
+		return nil, errors.Join(unavailable(name, err), ort.DestroyEnvironment())
+	}
+	environment.calls = c
+	if err := tryOperators(custom); err != nil {
+		c.close()
+		return nil, errors.Join(err, ort.DestroyEnvironment())
+	}
+	environment.open, environment.custom = true, custom
 	return &engine{version: ort.GetVersion()}, nil
+}
+
+// tryOperators registers each library for no session, so that one which cannot be used is
+// found before any model is loaded.
+func tryOperators(custom []string) error {
+	for _, path := range custom {
+		err := regular(path)
+		if err == nil {
+			options, made := ort.NewSessionOptions()
+			if made != nil {
+				return made
+			}
+			err = errors.Join(environment.calls.registerOperators(nativeSettings(options), path), options.Destroy())
+		}
+		if err != nil {
+			return &ipc.Failure{
+				Exit: ipc.ExitUnavailable,
+				What: fmt.Sprintf("load custom operators from %s: %s", path, strings.ReplaceAll(tidy(err), path+": ", "")),
+				Try:  "set inference.custom_ops to shared libraries that have RegisterCustomOps and were built for this ONNX Runtime",
+				Err:  err,
+			}
+		}
+	}
+	return nil
 }
 
 // Platform implements inference.Engine.
@@ -92,7 +127,8 @@ func (e *engine) Close() error {
 	for _, s := range environment.stops {
 		_ = s.options.Destroy() // it fails only on a second call
 	}
-	environment.open, environment.stops, environment.calls = false, nil, calls{}
+	environment.calls.close()
+	environment.open, environment.stops, environment.custom, environment.calls = false, nil, nil, calls{}
 	return ort.DestroyEnvironment()
 }
 

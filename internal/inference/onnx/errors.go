@@ -67,13 +67,12 @@ func loadError(path string, err error) error {
 
 // runError is an error of a run. The binding drops ONNX Runtime's status codes, so the
 // text decides. A loaded graph that refuses to run does so because of the values or
-// their shape: an index out of bounds, sizes that do not fit together. The exceptions
-// are memory, which another request may find again, and what the binding cannot do.
+// their shape: an index out of bounds, sizes that do not fit together. The exception
+// is memory, which another request may find again.
 func runError(err error) error {
 	text := tidy(err)
 	for _, ours := range []string{
 		"bad_alloc", "Failed to allocate memory", "out of memory",
-		"OrtValue shape verification failed", // an FP16 or BF16 output of a shape that is not as declared
 	} {
 		if strings.Contains(text, ours) {
 			return fmt.Errorf("run the model: %s", text)

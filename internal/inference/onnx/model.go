@@ -13,12 +13,15 @@ import (
 type model struct {
 	session         *ort.DynamicAdvancedSession // nil: closed
 	inputs, outputs []inference.TensorInfo
-	in, out         []buffer // the memory behind inputs and outputs
-	trust           trust
+	inNames         []cName
+	outNames        []cName
+	in, out         []buffer   // the memory behind inputs and outputs
+	distrust        bool       // its declared output shapes are not believed: see placeable
 	bindings        []*binding // most recently used first
 	calls           calls
 	native          native // session, for calls
 	stop            *stop  // of the run in progress; nil: none
+	results         results
 }
 
 // load makes a session of the file at path.
@@ -30,88 +33,108 @@ func load(path string) (*model, error) {
 		return nil, err
 	}
 	m := &model{calls: environment.calls}
-	if err := m.describe(path); err != nil {
-		return nil, err
-	}
 	options, err := newOptions()
 	if err != nil {
 		return nil, err
 	}
-	defer options.Destroy() // it fails only on a second call
-	m.session, err = ort.NewDynamicAdvancedSession(path, names(m.inputs), names(m.outputs), options)
+	defer options.Destroy()                                                 // it fails only on a second call
+	m.session, err = ort.NewDynamicAdvancedSession(path, nil, nil, options) // names are for runs without a binding
 	if err != nil {
 		return nil, loadError(path, err)
 	}
-	m.native = nativeSession(m.session)
+	if m.native = nativeSession(m.session); m.native == nil {
+		err = errors.New("the binding of ONNX Runtime hides its session")
+	}
+	if err == nil {
+		err = m.describe()
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.session.Destroy())
+	}
 	m.in = make([]buffer, len(m.inputs))
 	m.out = make([]buffer, len(m.outputs))
+	for i := range m.inputs {
+		m.inNames = append(m.inNames, newName(m.inputs[i].Name))
+	}
+	for i := range m.outputs {
+		m.outNames = append(m.outNames, newName(m.outputs[i].Name))
+	}
 	return m, nil
 }
 
-// describe reads the names, types and shapes of the inputs and outputs. The binding
-// tells them only of a session that it makes for the purpose and ends again, so that
-// one is made without the optimizations.
-func (m *model) describe(path string) error {
-	options, err := newOptions()
+// describe reads the names, types and shapes of the inputs and outputs. Initializers that
+// a run may replace are optional inputs; in files of an IR before version 4, where every
+// initializer is listed as an input, there are none.
+func (m *model) describe() error {
+	inputs, err := m.calls.describe(m.native, ofInputs)
 	if err != nil {
 		return err
 	}
-	defer options.Destroy() // it fails only on a second call
-	if err := errors.Join(
-		options.SetGraphOptimizationLevel(ort.GraphOptimizationLevelDisableAll),
-		options.AddSessionConfigEntry("session.disable_prepacking", "1"),
-	); err != nil {
+	initializers, err := m.calls.describe(m.native, ofInitializers)
+	if err != nil {
 		return err
 	}
-	inputs, outputs, err := ort.GetInputOutputInfoWithOptions(path, options)
+	outputs, err := m.calls.describe(m.native, ofOutputs)
 	if err != nil {
-		return loadError(path, err)
+		return err
 	}
-	if len(inputs) == 0 || len(outputs) == 0 {
-		return fmt.Errorf("it has %d inputs and %d outputs, at least one of each is needed",
-			len(inputs), len(outputs))
+	if len(outputs) == 0 {
+		return errors.New("it has no output")
 	}
-	open := false // some input leaves its first dimension open
-	for _, i := range inputs {
-		info, err := tensorInfo("input", i)
-		if err != nil {
+	for i, d := range append(inputs, initializers...) {
+		info, err := tensorInfo("input", &d)
+		switch {
+		case err == nil:
+			info.Optional = i >= len(inputs)
+			m.inputs = append(m.inputs, info)
+		case i < len(inputs): // an initializer of no use here keeps its value
 			return err
 		}
-		open = open || len(info.Shape) > 0 && info.Shape[0] < 0
-		m.inputs = append(m.inputs, info)
 	}
-	for _, o := range outputs {
-		info, err := tensorInfo("output", o)
+	for _, d := range outputs {
+		info, err := tensorInfo("output", &d)
 		if err != nil {
 			return err
-		}
-		if elements[info.DataType].raw == nil && !derivable(info.Shape, open) {
-			return fmt.Errorf("output %q is %s with the shape %v: of this type, only the first dimension may be open",
-				info.Name, info.DataType, info.Shape)
 		}
 		m.outputs = append(m.outputs, info)
 	}
 	return nil
 }
 
+// ONNXType in onnxruntime_c_api.h.
+const (
+	kindTensor   = 1
+	kindSequence = 2
+	kindMap      = 3
+	kindSparse   = 5
+	kindOptional = 6
+)
+
 // tensorInfo is one input or output in the protocol's words, or why it cannot be carried.
-// The binding tells a shape that the model leaves open altogether as one without
-// dimensions: such an output works, such an input takes scalars only.
-func tensorInfo(kind string, i ort.InputOutputInfo) (inference.TensorInfo, error) {
-	if i.OrtValueType != ort.ONNXTypeTensor {
-		return inference.TensorInfo{}, fmt.Errorf("%s %q is a %s, only tensors are supported",
-			kind, i.Name, strings.ToLower(strings.TrimPrefix(i.OrtValueType.String(), "ONNX_TYPE_")))
+func tensorInfo(side string, d *described) (inference.TensorInfo, error) {
+	what, remedy := "", ""
+	switch {
+	case d.kind == kindTensor:
+		dt := dataType(d.element)
+		if dt == inference.Invalid {
+			return inference.TensorInfo{}, fmt.Errorf("%s %q has elements of type %s, which the protocol has not; cast it to another type in the model",
+				side, d.name, strings.TrimPrefix(d.element.String(), "ONNX_TENSOR_ELEMENT_DATA_TYPE_"))
+		}
+		return inference.TensorInfo{Name: d.name, DataType: dt, Shape: d.shape, AnyShape: d.anyShape}, nil
+	case d.kind == kindSequence && d.inner == kindMap:
+		what, remedy = "a sequence of maps", "export the model with zipmap off"
+	case d.kind == kindSequence:
+		what, remedy = "a sequence of tensors", "export the model with one "+side+" for each, or with one that joins them"
+	case d.kind == kindMap:
+		what, remedy = "a map", "export the model with zipmap off"
+	case d.kind == kindSparse:
+		what, remedy = "a sparse tensor", "export the model with a dense one"
+	case d.kind == kindOptional:
+		what, remedy = "an optional value", "export the model with a tensor in its place"
+	default:
+		what, remedy = "of a type of its own", "export the model with a tensor in its place"
 	}
-	dt := dataType(i.DataType)
-	if dt == inference.Invalid {
-		return inference.TensorInfo{}, fmt.Errorf("%s %q has elements of type %s, which is not supported",
-			kind, i.Name, strings.TrimPrefix(i.DataType.String(), "ONNX_TENSOR_ELEMENT_DATA_TYPE_"))
-	}
-	if len(i.Dimensions) == 0 && elements[dt].scalar == nil {
-		return inference.TensorInfo{}, fmt.Errorf("%s %q is a scalar of type %s, which is not supported",
-			kind, i.Name, dt)
-	}
-	return inference.TensorInfo{Name: i.Name, DataType: dt, Shape: i.Dimensions}, nil
+	return inference.TensorInfo{}, fmt.Errorf("%s %q is %s, which the protocol has no tensor for; %s", side, d.name, what, remedy)
 }
 
 // newOptions returns what every session has: one thread, which is the caller's, and
@@ -133,15 +156,12 @@ func newOptions() (*ort.SessionOptions, error) {
 	); err != nil {
 		return nil, errors.Join(err, options.Destroy())
 	}
-	return options, nil
-}
-
-func names(infos []inference.TensorInfo) []string {
-	var s []string
-	for _, info := range infos {
-		s = append(s, info.Name)
+	for _, path := range environment.custom {
+		if err := environment.calls.registerOperators(nativeSettings(options), path); err != nil {
+			return nil, errors.Join(fmt.Errorf("load custom operators from %s: %w", path, err), options.Destroy())
+		}
 	}
-	return s
+	return options, nil
 }
 
 // Inputs implements inference.Model.
@@ -161,6 +181,11 @@ func (m *model) Close() error {
 	for _, buffers := range [][]buffer{m.in, m.out} {
 		for i := range buffers {
 			buffers[i].free()
+		}
+	}
+	for _, names := range [][]cName{m.inNames, m.outNames} {
+		for _, n := range names {
+			freeName(n)
 		}
 	}
 	err := m.session.Destroy()

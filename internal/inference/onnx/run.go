@@ -3,35 +3,19 @@ package onnx
 import (
 	"errors"
 	"fmt"
-	"slices"
-
-	ort "github.com/yalue/onnxruntime_go"
 
 	"preforkd/internal/inference"
 )
 
-// trust is how far a model's declared output shapes are believed. An output that is
-// believed lies in memory of ours, bound once; any other is allocated by ONNX Runtime
-// in every run and copied. ONNX Runtime refuses a bound output of another shape than
-// the run's result, so a wrong belief costs a second run, once, and no wrong answer.
-type trust uint8
-
-const (
-	trustShapes  trust = iota // all dimensions are declared, or all but the batch
-	trustScalars              // only that what is declared without dimensions has none
-	trustNothing
-)
-
-// places tells whether output o is bound to memory of ours in a run of batch rows (-1:
-// the inputs do not tell).
-func (t trust) places(o *inference.TensorInfo, batch int64) bool {
-	switch {
-	case elements[o.DataType].raw == nil: // there is no other way
-		return true
-	case len(o.Shape) == 0:
-		return t <= trustScalars
-	}
-	return t == trustShapes && derivable(o.Shape, batch >= 0)
+// placeable tells whether output o is bound to memory of ours in a run of batch rows (-1: the
+// inputs do not tell), once for all runs of the same shapes. Any other output is allocated
+// by ONNX Runtime in every run and copied from there.
+//
+// The declared shapes are believed at first. ONNX Runtime refuses a bound output of
+// another shape than the run's result, so a wrong belief costs a second run, once, and no
+// wrong answer; from then on the model is distrusted, and all of its outputs are allocated.
+func placeable(o *inference.TensorInfo, batch int64) bool {
+	return o.DataType != inference.Bytes && !o.AnyShape && derivable(o.Shape, batch >= 0)
 }
 
 // derivable tells whether shape is known, or will be once the batch is.
@@ -57,7 +41,7 @@ func resultShape(shape []int64, batch int64) []int64 {
 func (m *model) batch(in []inference.Tensor) int64 {
 	batch := int64(-1)
 	for i := range m.inputs {
-		if len(m.inputs[i].Shape) == 0 || m.inputs[i].Shape[0] >= 0 {
+		if len(m.inputs[i].Shape) == 0 || m.inputs[i].Shape[0] >= 0 || in[i].DataType == inference.Invalid {
 			continue
 		}
 		if batch >= 0 && batch != in[i].Shape[0] {
@@ -77,67 +61,44 @@ func (m *model) RunUntil(s inference.Stop, in, out []inference.Tensor) error {
 	if err := m.check(in, out); err != nil {
 		return err
 	}
-	if b := m.find(in); b != nil {
-		err := m.runBound(b, in, out)
-		if err == nil {
-			return nil
+	b, err := m.find(in), error(nil)
+	if b == nil {
+		if b, err = m.bind(in, m.distrust); err != nil {
+			return runError(err)
 		}
-		m.drop(b)
-		return m.runAgain(in, out, err)
+		m.keep(b)
 	}
-	if err := m.runUnbound(in, out, m.trust); err != nil {
-		return m.runAgain(in, out, err)
+	if err = m.runBound(b, in, out); err == nil {
+		return nil
 	}
-	return nil
-}
-
-// runAgain is Run after err: with less and less trust in the declared shapes, unless
-// the error is about an input. What succeeds is remembered.
-func (m *model) runAgain(in, out []inference.Tensor, err error) error {
+	m.drop(b)
 	if m.stopped() {
 		return inference.ErrStopped
 	}
-	if aboutInput(err) {
+	if aboutInput(err) || b.placed == 0 {
 		return runError(err)
 	}
-	batch := m.batch(in)
-	for t := m.trust + 1; t <= trustNothing; t++ {
-		if m.placed(t, batch) == m.placed(t-1, batch) {
-			continue // the same run once more
-		}
-		if m.runUnbound(in, out, t) == nil {
-			m.trust = t
-			return nil
-		}
-		if m.stopped() {
-			return inference.ErrStopped
-		}
+	return m.runAgain(in, out, err)
+}
+
+// runAgain is Run after err, without belief in the declared shapes of outputs. If that
+// succeeds they were at fault, else it is for the reason that err says.
+func (m *model) runAgain(in, out []inference.Tensor, err error) error {
+	b, again := m.bind(in, true)
+	if again != nil {
+		return runError(err)
+	}
+	if m.runBound(b, in, out) == nil {
+		m.distrust = true
+		m.unbind()
+		m.keep(b)
+		return nil
+	}
+	m.destroy(b)
+	if m.stopped() {
+		return inference.ErrStopped
 	}
 	return runError(err)
-}
-
-// placed is how many outputs t places. Less trust places some of the same ones.
-func (m *model) placed(t trust, batch int64) (n int) {
-	for i := range m.outputs {
-		if t.places(&m.outputs[i], batch) {
-			n++
-		}
-	}
-	return n
-}
-
-// runUnbound makes a binding, runs it, and keeps it when that was right.
-func (m *model) runUnbound(in, out []inference.Tensor, t trust) error {
-	b, err := m.bind(in, t)
-	if err != nil {
-		return err
-	}
-	if err := m.runBound(b, in, out); err != nil {
-		b.destroy()
-		return err
-	}
-	m.keep(b)
-	return nil
 }
 
 // check returns an error when in or out break the contract of Run, which is our own
@@ -151,10 +112,13 @@ func (m *model) check(in, out []inference.Tensor) error {
 			len(in), len(out), len(m.inputs), len(m.outputs))
 	}
 	for i := range in {
+		if in[i].DataType == inference.Invalid && m.inputs[i].Optional {
+			continue
+		}
 		if err := m.inputs[i].Check(in[i].DataType, in[i].Shape); err != nil {
 			return fmt.Errorf("run the model: %w", err)
 		}
-		if len(in[i].Raw()) == 0 && span(in[i].Shape) > maxSpan {
+		if in[i].Len() == 0 && span(in[i].Shape) > maxSpan {
 			return fmt.Errorf("%w: %q has the shape %v: much for no elements", inference.ErrInput, m.inputs[i].Name, in[i].Shape)
 		}
 	}
@@ -181,16 +145,51 @@ func span(shape []int64) int64 {
 // runBound copies in to where b's values point, runs, and copies the results to out.
 func (m *model) runBound(b *binding, in, out []inference.Tensor) error {
 	for i := range in {
-		fill(m.in[i].raw, &in[i])
-	}
-	if b.io == nil {
-		return m.runAllocating(b, out)
+		switch {
+		case b.inputs[i] == nil:
+		case in[i].DataType == inference.Bytes:
+			if err := m.calls.putTexts(b.inputs[i], &in[i]); err != nil {
+				return err
+			}
+		default:
+			fill(m.in[i].raw, &in[i])
+		}
 	}
 	if err := m.call(b); err != nil {
 		return err
 	}
-	for i := range out {
-		if err := m.take(b.outputs[i], b.results[i], i, &out[i]); err != nil {
+	for i, shape := range b.results {
+		if shape == nil {
+			continue
+		}
+		if err := out[i].Reset(m.outputs[i].DataType, shape); err != nil {
+			return err
+		}
+		out[i].Name = m.outputs[i].Name
+		copy(out[i].Raw(), m.out[i].raw)
+	}
+	if b.placed == len(out) {
+		return nil
+	}
+	return m.takeAllocated(b, out)
+}
+
+// takeAllocated copies the outputs that ONNX Runtime has allocated, and binds them anew:
+// else the next run would find their values of this one, and write over them.
+func (m *model) takeAllocated(b *binding, out []inference.Tensor) error {
+	if err := m.calls.results(b.native, &m.results); err != nil {
+		return err
+	}
+	defer m.calls.free(&m.results)
+	for i, shape := range b.results {
+		if shape != nil {
+			continue
+		}
+		if err := m.calls.take(&m.results, i, m.outputs[i].DataType, &out[i]); err != nil {
+			return fmt.Errorf("copy output %q: %w", m.outputs[i].Name, err)
+		}
+		out[i].Name = m.outputs[i].Name
+		if err := m.calls.bindOutput(b.native, m.outNames[i], nil); err != nil {
 			return err
 		}
 	}
@@ -208,48 +207,4 @@ func fill(memory []byte, t *inference.Tensor) {
 			}
 		}
 	}
-}
-
-// runAllocating is runBound where ONNX Runtime allocates some outputs.
-func (m *model) runAllocating(b *binding, out []inference.Tensor) (err error) {
-	values := slices.Clone(b.outputs)
-	defer func() {
-		for i, v := range values {
-			if b.outputs[i] == nil && v != nil {
-				err = errors.Join(err, v.Destroy())
-			}
-		}
-	}()
-	if err := m.session.RunWithOptions(b.inputs, values, m.runOptions()); err != nil {
-		return err
-	}
-	for i, v := range values {
-		shape := b.results[i]
-		if shape == nil {
-			shape = v.GetShape()
-		}
-		if err := m.take(v, shape, i, &out[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// take copies output i, which is v of the given shape, to t.
-func (m *model) take(v ort.Value, shape []int64, i int, t *inference.Tensor) error {
-	info := &m.outputs[i]
-	if err := t.Reset(info.DataType, shape); err != nil {
-		return err
-	}
-	t.Name = info.Name
-	if _, ours := v.(*ort.CustomDataTensor); ours {
-		copy(t.Raw(), m.out[i].raw)
-		return nil
-	}
-	raw, ok := elements[info.DataType].raw(v)
-	if !ok || len(raw) != len(t.Raw()) {
-		return fmt.Errorf("run the model: output %q is not the %s %v that it should be", info.Name, info.DataType, shape)
-	}
-	copy(t.Raw(), raw)
-	return nil
 }

@@ -29,6 +29,9 @@ func (e *engine) NewStop() (inference.Stop, error) {
 		return nil, fmt.Errorf("make run options: %w", err)
 	}
 	s := &stop{options: options, native: nativeOptions(options)}
+	if s.native == nil {
+		return nil, errors.Join(errors.New("the binding of ONNX Runtime hides its run options"), options.Destroy())
+	}
 	environment.stops = append(environment.stops, s)
 	return s, nil
 }
@@ -49,18 +52,11 @@ func (s *stop) Clear() {
 // of its own.
 func (m *model) stopped() bool { return m.stop != nil && m.stop.set.Load() }
 
-// runOptions returns what the binding's calls take.
-func (m *model) runOptions() *ort.RunOptions {
-	if m.stop == nil {
-		return nil
-	}
-	return m.stop.options
-}
-
 // call runs what b is bound to.
 func (m *model) call(b *binding) error {
-	if m.stop == nil || m.calls.table == nil || m.native == nil || m.stop.native == nil || b.native == nil {
-		return m.session.RunWithBinding(b.io)
+	var options native
+	if m.stop != nil {
+		options = m.stop.native
 	}
-	return m.calls.run(m.native, m.stop.native, b.native)
+	return m.calls.run(m.native, options, b.native)
 }

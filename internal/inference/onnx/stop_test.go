@@ -150,12 +150,12 @@ func TestPlacesInTheTable(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(string(header), "\nstruct OrtApi {\n")
 	table, _, _ = strings.Cut(table, "\n};\n")
-	entry := regexp.MustCompile(`(?m)^ +(?:ORT_API2_STATUS\(|ORT_CLASS_(RELEASE)2?\(|.*\(ORT_API_CALL\* ?)(\w+)`)
+	entry := regexp.MustCompile(`(?m)^ +(?:ORT_API2_STATUS\(|ORT_API_T\([^,]+, |ORT_CLASS_(RELEASE)2?\(|.*\(ORT_API_CALL\* ?)(\w+)`)
 	var names []string
 	for _, m := range entry.FindAllStringSubmatch(table, -1) {
 		names = append(names, strings.ToLower(m[1]+m[2]))
 	}
-	found := regexp.MustCompile(`(\w+) = (\d+)[, ]`).FindAllStringSubmatch(string(ours), -1)
+	found := regexp.MustCompile(`(?m)^\t(\w+) = (\d+),$`).FindAllStringSubmatch(string(ours), -1)
 	for _, m := range found {
 		var place int
 		if _, err := fmt.Sscan(m[2], &place); err != nil {
@@ -165,7 +165,7 @@ func TestPlacesInTheTable(t *testing.T) {
 			t.Errorf("place %d is not %s", place, m[1])
 		}
 	}
-	if len(found) != 3 || len(names) < 250 {
+	if len(found) < 30 || len(names) < 250 {
 		t.Errorf("%d places of %d entries", len(found), len(names))
 	}
 	if !strings.Contains(string(header), fmt.Sprintf("#define ORT_API_VERSION %d\n", apiVersion)) {
