@@ -83,6 +83,30 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// TestZerosOfEveryType: strings are empty, and what is optional is left out.
+func TestZerosOfEveryType(t *testing.T) {
+	var in []inference.Tensor
+	if err := zeros(&in, []inference.TensorInfo{
+		{Name: "s", DataType: inference.Bytes, Shape: []int64{-1, 2}},
+		{Name: "h", DataType: inference.FP16, Shape: []int64{3}},
+		{Name: "o", DataType: inference.FP32, Shape: []int64{1}, Optional: true},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if in[0].Len() != 2 || in[0].TextBytes() != 0 || in[1].Len() != 3 || in[2].DataType != inference.Invalid {
+		t.Errorf("%+v", in)
+	}
+	for _, want := range [][]float64{nil, {1, 2}} {
+		c := ipc.WarmupCase{}
+		if want != nil {
+			c.Outputs = map[string][]float64{"s": want}
+		}
+		if err := compare(&in[0], &c); (err != nil) != (want != nil) {
+			t.Errorf("strings, expected %v: %v", want, err)
+		}
+	}
+}
+
 // TestSelfTest runs the real model, and reads what an operator reads.
 func TestSelfTest(t *testing.T) {
 	w := complete(t)

@@ -7,8 +7,12 @@
 //
 // A model copies values into memory of its own, which is pinned because ONNX Runtime
 // holds pointers to it from call to call, and binds it once for each combination of
-// input shapes. A shape met before costs no allocation: see binding.go. Outputs whose
-// shape only the run itself can tell are allocated by ONNX Runtime: see trust.
+// input shapes. A shape met before costs no allocation: see binding.go. Strings, and
+// outputs whose shape only the run itself can tell, are allocated by ONNX Runtime: see
+// placeable.
+//
+// The Go binding makes the environment and the sessions. What it lacks is called through
+// ONNX Runtime's own table of functions: call_unsafe.go.
 //
 // A run can be stopped between two operators, where ONNX Runtime looks: see stop.go.
 //

@@ -18,10 +18,10 @@ import (
 const libraryName = "libonnxruntime.so.1"
 
 // compile makes a shared library of C source, as a stand-in for ONNX Runtime.
-func compile(t *testing.T, source string) string {
+func compile(t *testing.T, source string, flags ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), libraryName)
-	cc := exec.Command("gcc", "-shared", "-fPIC", "-x", "c", "-o", path, "-")
+	cc := exec.Command("gcc", append(flags, "-shared", "-fPIC", "-x", "c", "-o", path, "-")...)
 	cc.Stdin = strings.NewReader(source)
 	if out, err := cc.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

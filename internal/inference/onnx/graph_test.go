@@ -16,18 +16,24 @@ type graph struct {
 	inputs  []value
 	outputs []value
 	consts  []literal
+	opset   int64 // 0: 13
+
+	// Inputs and outputs that are no tensors, as ValueInfoProto, after the others.
+	otherInputs, otherOutputs [][]byte
 }
 
-// node is an operator of the default domain, opset 13.
+// node is an operator of the default domain, opset 13, or of version 1 of another.
 type node struct {
 	op      string
 	in, out []string
 	attrs   []attr
+	domain  string
 }
 
 type attr struct {
 	name string
 	i    int64
+	ints []int64 // instead of i
 }
 
 // value is an input or output. A dimension below zero is open, and two with the same
@@ -82,6 +88,15 @@ func (v value) encode() []byte {
 	return message(b, 2, message(nil, 1, tensor)) // type.tensor_type
 }
 
+// other is an input or output of a type that is no tensor: field is that of TypeProto, and
+// content what it says there.
+func other(name string, field int, content []byte) []byte {
+	return message(message(nil, 1, []byte(name)), 2, message(nil, field, content))
+}
+
+// typeOf is a TypeProto of a tensor of any shape.
+func typeOf(code int64) []byte { return message(nil, 1, varint(nil, 1, code)) }
+
 func (n node) encode() []byte {
 	var b []byte
 	for _, s := range n.in {
@@ -93,9 +108,19 @@ func (n node) encode() []byte {
 	b = message(b, 4, []byte(n.op)) // op_type
 	for _, a := range n.attrs {
 		x := message(nil, 1, []byte(a.name)) // AttributeProto.name
-		x = varint(x, 3, a.i)                // i
-		x = varint(x, 20, 2)                 // type: INT
-		b = message(b, 5, x)                 // attribute
+		if a.ints != nil {
+			for _, i := range a.ints {
+				x = varint(x, 8, i) // ints
+			}
+			x = varint(x, 20, 7) // type: INTS
+		} else {
+			x = varint(x, 3, a.i) // i
+			x = varint(x, 20, 2)  // type: INT
+		}
+		b = message(b, 5, x) // attribute
+	}
+	if n.domain != "" {
+		b = message(b, 7, []byte(n.domain)) // domain
 	}
 	return b
 }
@@ -131,9 +156,20 @@ func (g graph) encode() []byte {
 	for _, v := range g.outputs {
 		b = message(b, 12, v.encode())
 	}
-	model := varint(nil, 1, 7)                   // ModelProto.ir_version
-	model = message(model, 7, b)                 // graph
-	return message(model, 8, varint(nil, 2, 13)) // opset_import.version
+	for _, v := range g.otherInputs {
+		b = message(b, 11, v)
+	}
+	for _, v := range g.otherOutputs {
+		b = message(b, 12, v)
+	}
+	model := varint(nil, 1, 7)   // ModelProto.ir_version
+	model = message(model, 7, b) // graph
+	for _, n := range g.nodes {
+		if n.domain != "" {
+			model = message(model, 8, varint(message(nil, 1, []byte(n.domain)), 2, 1)) // opset_import.domain
+		}
+	}
+	return message(model, 8, varint(nil, 2, max(g.opset, 13))) // opset_import.version
 }
 
 // write puts g into a file of the test.

@@ -51,7 +51,7 @@ var surprising = []struct {
 	{
 		"twice the batch",
 		graph{
-			nodes:   []node{{op: "Concat", in: []string{"x", "x"}, out: []string{"y"}, attrs: []attr{{"axis", 0}}}},
+			nodes:   []node{{op: "Concat", in: []string{"x", "x"}, out: []string{"y"}, attrs: []attr{{name: "axis", i: 0}}}},
 			outputs: []value{{"y", float, []int64{-2, 4}}},
 		},
 		func(rows [][4]float32) ([]int64, int) { return []int64{int64(2 * len(rows)), 4}, 8 * len(rows) },
@@ -59,7 +59,7 @@ var surprising = []struct {
 	{
 		"always 1, says the model, wrongly",
 		graph{
-			nodes:   []node{{op: "Concat", in: []string{"x", "x"}, out: []string{"y"}, attrs: []attr{{"axis", 0}}}},
+			nodes:   []node{{op: "Concat", in: []string{"x", "x"}, out: []string{"y"}, attrs: []attr{{name: "axis", i: 0}}}},
 			outputs: []value{{"y", float, []int64{1, 4}}},
 		},
 		func(rows [][4]float32) ([]int64, int) { return []int64{int64(2 * len(rows)), 4}, 8 * len(rows) },
@@ -96,7 +96,7 @@ var surprising = []struct {
 	{
 		"no shape declared",
 		graph{
-			nodes:   []node{{op: "Concat", in: []string{"x", "x"}, out: []string{"y"}, attrs: []attr{{"axis", 0}}}},
+			nodes:   []node{{op: "Concat", in: []string{"x", "x"}, out: []string{"y"}, attrs: []attr{{name: "axis", i: 0}}}},
 			outputs: []value{{"y", float, nil}},
 		},
 		func(rows [][4]float32) ([]int64, int) { return []int64{int64(2 * len(rows)), 4}, 8 * len(rows) },
@@ -104,7 +104,7 @@ var surprising = []struct {
 	{
 		"none left",
 		graph{
-			nodes:   []node{{op: "ReduceSum", in: []string{"x"}, out: []string{"y"}, attrs: []attr{{"keepdims", 0}}}},
+			nodes:   []node{{op: "ReduceSum", in: []string{"x"}, out: []string{"y"}, attrs: []attr{{name: "keepdims", i: 0}}}},
 			outputs: []value{{"y", float, scalar}},
 		},
 		func([][4]float32) ([]int64, int) { return scalar, 1 },
@@ -140,13 +140,12 @@ func flat(rows [][4]float32) (s [][]float32) {
 	return s
 }
 
-// Scalars are values that the binding copies when they are made, so a changed one must
-// be noticed.
+// Scalars are bound like any other value, and change from run to run.
 func TestScalars(t *testing.T) {
 	m := mustLoad(t, open(t), graph{
 		nodes: []node{
 			{op: "Mul", in: []string{"x", "s"}, out: []string{"y"}},
-			{op: "ReduceMax", in: []string{"y"}, out: []string{"top"}, attrs: []attr{{"keepdims", 0}}},
+			{op: "ReduceMax", in: []string{"y"}, out: []string{"top"}, attrs: []attr{{name: "keepdims", i: 0}}},
 		},
 		inputs:  []value{{"x", float, rows4}, {"s", float, scalar}},
 		outputs: []value{{"y", float, rows4}, {"top", float, scalar}},
@@ -167,15 +166,17 @@ func TestScalars(t *testing.T) {
 	}
 }
 
+// codes are TensorProto.DataType.
+var codes = map[inference.DataType]int{
+	inference.FP32: 1, inference.Uint8: 2, inference.Int8: 3, inference.Uint16: 4, inference.Int16: 5,
+	inference.Int32: 6, inference.Int64: 7, inference.Bytes: 8, inference.Bool: 9, inference.FP16: 10, inference.FP64: 11,
+	inference.Uint32: 12, inference.Uint64: 13, inference.BF16: 16,
+}
+
 // Every type goes in and comes out, over memory of ours and (where the shape is open)
 // from ONNX Runtime's.
 func TestDataTypes(t *testing.T) {
 	e := open(t)
-	codes := map[inference.DataType]int{ // TensorProto.DataType
-		inference.FP32: 1, inference.Uint8: 2, inference.Int8: 3, inference.Uint16: 4, inference.Int16: 5,
-		inference.Int32: 6, inference.Int64: 7, inference.Bool: 9, inference.FP16: 10, inference.FP64: 11,
-		inference.Uint32: 12, inference.Uint64: 13, inference.BF16: 16,
-	}
 	for dt := inference.Bool; dt < inference.Bytes; dt++ {
 		for _, shape := range [][]int64{{-1, 4}, {-1, -2}} {
 			code := codes[dt]
@@ -211,7 +212,7 @@ func TestDataTypes(t *testing.T) {
 // A bool of another value than 0 and 1 is true, and only once.
 func TestBoolsAreNormal(t *testing.T) {
 	m := mustLoad(t, open(t), graph{
-		nodes:   []node{{op: "Cast", in: []string{"x"}, out: []string{"y"}, attrs: []attr{{"to", int64s}}}},
+		nodes:   []node{{op: "Cast", in: []string{"x"}, out: []string{"y"}, attrs: []attr{{name: "to", i: int64s}}}},
 		inputs:  []value{{"x", boolT, []int64{-1}}},
 		outputs: []value{{"y", int64s, []int64{-1}}},
 	}.write(t))
