@@ -110,7 +110,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		Timeouts:  Timeouts{1, 2, 3, 4},
 		Drain:     Drain{15},
 		HTTP:      HTTP{1 << 30, 5, 6, 7, true},
-		Inference: Inference{"/lib/libonnxruntime.so"},
+		Inference: Inference{"/lib/libonnxruntime.so", []string{"/lib/a.so"}},
 		Cache:     Cache{"/cache"},
 		Reload:    Reload{8, 9, 10},
 		Recycle:   Recycle{11, 12, 13, 14},
