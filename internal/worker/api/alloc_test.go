@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -33,9 +34,11 @@ func TestNoAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("with the race detector sync.Pool forgets at random")
 	}
+	all := binaryRequests()
+	maps.Copy(all, common)
 	for _, closing := range []bool{false, true} {
 		a := newAPI(t, Options{WorkerHeader: "main/0/7", Closing: func() bool { return closing }})
-		for name, ctx := range common {
+		for name, ctx := range all {
 			if n := testing.AllocsPerRun(500, func() {
 				ctx.Response.Header.Reset() // the server keeps the body's buffer
 				a.Handle(ctx)
@@ -73,7 +76,9 @@ func TestLargeRequestsAreForgotten(t *testing.T) {
 
 func BenchmarkHandle(b *testing.B) {
 	a := newAPI(b, Options{})
-	for name, ctx := range common {
+	all := binaryRequests()
+	maps.Copy(all, common)
+	for name, ctx := range all {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

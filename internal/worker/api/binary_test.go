@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/valyala/fasthttp"
 )
@@ -100,12 +101,12 @@ func TestBinaryRequests(t *testing.T) {
 		}
 	}
 	for headers, want := range map[string]string{
-		length(len(plain) + 1): "inference header size should be in range (0, " + itoa(len(plain)) + "), got: " + itoa(len(plain)+1),
+		length(len(plain) + 1):                                      "inference header size should be in range (0, " + itoa(len(plain)) + "), got: " + itoa(len(plain)+1),
 		"Inference-Header-Content-Length: -1\r\n":                   "inference header size should be in range (0, " + itoa(len(plain)) + "), got: -1",
 		"Inference-Header-Content-Length: 99999999999999999999\r\n": "inference header size should be in range",
-		length(header - 1): "inputs: the text ends",
-		length(header + 1): "body: text after the end",
-		"":                 "body: text after the end",
+		length(header - 1):                                          "body: the text ends",
+		length(header + 1):                                          "unexpected size for input 'pixels', expecting 1 additional bytes",
+		"":                                                          "unexpected size for input 'pixels', expecting 256 additional bytes",
 	} {
 		c.send(t, postWith(path, headers, plain))
 		if status, body, h := c.answer(t); status != 400 || !strings.Contains(errorText(t, body), want) || h.Get("Content-Type") != "application/json" {
@@ -156,7 +157,7 @@ func TestCompressedAnswers(t *testing.T) {
 	o := limits
 	o.MaxBody = 1 << 20
 	c := dial(t, serve(t, newAPI(t, Options{}), o))
-	many := inferPixels("[500,64]", "["+strings.Repeat(row+",", 499)+row+"]")
+	many := inferPixels("[1000,64]", "["+strings.Repeat(row+",", 999)+row+"]")
 	binaryHead := strings.Replace(many, `{"inputs"`, `{"parameters":{"binary_data_output":true},"inputs"`, 1)
 	for name, x := range map[string]struct {
 		accept, body, want string
@@ -225,7 +226,7 @@ func TestEchoedHeaders(t *testing.T) {
 
 func TestAppendMilliseconds(t *testing.T) {
 	for d, want := range map[int64]string{0: "0.000", 999: "0.000", 1000: "0.001", 1_234_567: "1.234", 61_000_000_050: "61000.000"} {
-		if got := string(appendMilliseconds(nil, timeOf(d))); got != want {
+		if got := string(appendMilliseconds(nil, time.Duration(d))); got != want {
 			t.Errorf("%d: %s, want %s", d, got, want)
 		}
 	}
