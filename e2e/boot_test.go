@@ -67,6 +67,8 @@ func TestEngineLibrary(t *testing.T) {
 	if err := os.WriteFile(wrong, []byte("no library"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	refuses(t, testkit.Options{Set: []string{"inference.custom_ops=" + filepath.Join(dir, "ops.so")}}, ipc.ExitUnavailable,
+		"load custom operators from "+filepath.Join(dir, "ops.so")+": no such file or directory", "inference.custom_ops")
 	refuses(t, testkit.Options{Env: []string{"ONNXRUNTIME=" + wrong}}, ipc.ExitUnavailable, "wrong.so", "ONNXRUNTIME")
 }
 
