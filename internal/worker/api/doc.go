@@ -12,5 +12,6 @@
 // Watch is the request clock of what runs: docs/internals/request-clock.md.
 //
 // Handle may be called from any goroutine. What a request needs while it is served comes
-// from a pool: a request with at most 64 numbers costs no allocation here.
+// from a pool: a request whose tensors stay below keepBytes costs no allocation here.
+// What is compressed costs some: a request its decompressed body, an answer two small ones.
 package api

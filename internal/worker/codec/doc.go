@@ -1,6 +1,7 @@
 // Package codec turns request bodies into tensors, and tensors into response bodies:
-// the JSON of the Open Inference Protocol (specification/protocol/inference_rest.md)
-// and the short form of POST /predict.
+// the JSON of the Open Inference Protocol (specification/protocol/inference_rest.md),
+// its binary tensors (Triton server: docs/protocol/extension_binary_data.md) and the short
+// form of POST /predict.
 //
 // It reads JSON as RFC 8259 defines it, in one pass over the body, and refuses a few
 // things more, so that a text has one meaning:
@@ -16,5 +17,7 @@
 // Called by worker/api. It never reads from a connection and never runs a model.
 //
 // InferRequest and PredictRequest belong to one goroutine at a time and are reused: a
-// request that is not larger than an earlier one costs no allocation.
+// request that is not larger than an earlier one costs no allocation. Exceptions are
+// numbers of more than 32 characters that only strconv reads. Binary inputs of 64 KiB and
+// more refer to the body where they are aligned, until the next Decode or Trim.
 package codec
