@@ -1,6 +1,9 @@
 package codec
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // A tensor's text is long runs of plain numbers: digits, a point, a comma. The functions
 // here read such runs in one loop that keeps everything in registers. They stop before
@@ -47,14 +50,19 @@ func plainAt(b []byte, i int) (n plainNumber, ok bool) {
 }
 
 // digits reads digits from b[i] on, as the continuation of v, which is of no use if that
-// are more than 19 in all.
+// are more than 19 in all. How many digits there are decides no branch: numbers of mixed
+// lengths would be guessed wrong each time.
 func digits(b []byte, i int, v uint64) (uint64, int) {
 	for i+8 <= len(b) {
 		word := binary.LittleEndian.Uint64(b[i:])
-		if !allDigits(word) {
-			break
+		other := otherThanDigits(word)
+		if other == 0 {
+			v, i = v*1e8+eightDigits(word), i+8
+			continue
 		}
-		v, i = v*1e8+eightDigits(word), i+8
+		n := bits.TrailingZeros64(other) / 8
+		// What follows the digits is shifted out; zeros come before them.
+		return v*tens[n] + eightDigits(word<<(64-8*n)), i + n
 	}
 	for ; i < len(b); i++ {
 		d := b[i] - '0'
@@ -66,11 +74,14 @@ func digits(b []byte, i int, v uint64) (uint64, int) {
 	return v, i
 }
 
-// allDigits tells whether each byte of word is a digit: 0x30 to 0x39, so that the upper
-// half is 3, also after 6 has been added, without a carry from byte to byte.
-func allDigits(word uint64) bool {
-	const upper, six = 0xF0F0F0F0F0F0F0F0, 0x0606060606060606
-	return word&upper == 0x3030303030303030 && (word+six)&upper == 0x3030303030303030
+var tens = [8]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7}
+
+// otherThanDigits has a bit in the first byte of word that is no digit, none in those
+// before it, and any after it; 0: all are digits. Those are 0x30 to 0x39: the upper half is
+// 3, also after 6 has been added, which carries into the next byte only from 0xFA on.
+func otherThanDigits(word uint64) uint64 {
+	const upper, three, six = 0xF0F0F0F0F0F0F0F0, 0x3030303030303030, 0x0606060606060606
+	return ((word ^ three) | ((word + six) ^ three)) & upper
 }
 
 // eightDigits is the number that the digits in word make, the first in its lowest byte:
