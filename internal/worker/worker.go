@@ -218,6 +218,8 @@ func (w *worker) handle(version string) {
 		Refusal:        w.refusal,
 		Entering:       w.entering,
 		Left:           w.row.Leave,
+		Served:         w.served,
+		Stats:          w.stats,
 		Log:            w.log,
 		Ready:          func() bool { return !w.leaving.Load() },
 		Closing:        func() bool { return w.board.Unready().Load() != 0 },

@@ -37,13 +37,49 @@ type modelFields struct {
 	since       atomic.Uint64 // Unix time in nanoseconds
 	_           uint64
 
-	_ [8]uint64 // for what workers may count here one day: requests, failures, nanoseconds
+	// What workers count of requests that were answered, all of them here. ClaimModel zeroes it.
+	Served
 
 	digest  [4]atomic.Uint64 // SHA-256, the binary form
 	version [4]atomic.Uint64 // texts end with their first zero
 	name    [32]atomic.Uint64
 	cause   [16]atomic.Uint64 // of the quarantine: how the latest worker ended
-	_       [8]uint64
+
+	// The same of those that were not.
+	Failures Counter
+	FailedNs Counter // from their begin to the answer
+	_        [6]uint64
+}
+
+// Served is what requests were answered with a model's outputs, and what that took.
+type Served struct {
+	Requests   Counter
+	Inferences Counter // elements of their batches
+	Executions Counter // of the engine
+	last       atomic.Uint64
+	QueueNs    Counter // waiting for their turn
+	InputNs    Counter // reading tensors out of them
+	EngineNs   Counter
+	OutputNs   Counter // writing the answers
+}
+
+// Mark notes that a request has been answered now.
+func (s *Served) Mark(now time.Time) { s.last.Store(uint64(now.UnixMilli())) }
+
+// Last is when Mark was called last; false: never.
+func (s *Served) Last() (time.Time, bool) {
+	ms := s.last.Load()
+	return time.UnixMilli(int64(ms)), ms > 0
+}
+
+// zero clears what is counted of a model.
+func (m *modelFields) zero() {
+	for _, w := range []*atomic.Uint64{
+		&m.Deaths.v, &m.Requests.v, &m.Inferences.v, &m.Executions.v, &m.last, &m.QueueNs.v, &m.InputNs.v, &m.EngineNs.v, &m.OutputNs.v,
+		&m.Failures.v, &m.FailedNs.v,
+	} {
+		w.Store(0)
+	}
 }
 
 // claim: what the row is in bits 0 and 1, and how often it has been something else above.
@@ -88,9 +124,10 @@ func (b *Board) ClaimModel(key ModelKey) (*Model, error) {
 		if old&modelLife != modelFree || !m.claim.CompareAndSwap(old, old|modelClaiming) {
 			continue
 		}
-		for _, w := range []*atomic.Uint64{&m.quarantined, &m.Deaths.v, &m.request, &m.count, &m.window, &m.since} {
+		for _, w := range []*atomic.Uint64{&m.quarantined, &m.request, &m.count, &m.window, &m.since} {
 			w.Store(0)
 		}
+		m.zero()
 		storeText(m.digest[:], string(digest))
 		storeText(m.version[:], key.Version)
 		storeText(m.name[:], key.Name)

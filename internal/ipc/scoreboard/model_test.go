@@ -195,3 +195,40 @@ func useModels(t *testing.T, b *Board) {
 		t.Errorf("a free row had something to say: %+v", m.Why())
 	}
 }
+
+// TestServedIsOneForAll who hold the row, and begins anew with another model.
+func TestServedIsOneForAll(t *testing.T) {
+	b, fd, err := Create(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	defer b.Close()
+	other, err := Open(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	m, err := b.ClaimModel(ModelKey{"m", "1", strings.Repeat("ab", 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.UnixMilli(1234567)
+	for _, row := range []*Model{m, other.Model(m.Number())} {
+		row.Requests.Add(2)
+		row.Inferences.Add(7)
+		row.Failures.Add(1)
+		row.OutputNs.Add(5)
+		row.Mark(now)
+	}
+	if last, ok := m.Last(); m.Requests.Load() != 4 || m.Inferences.Load() != 14 || m.Failures.Load() != 2 || m.OutputNs.Load() != 10 || !ok || !last.Equal(now) {
+		t.Errorf("%d, %d, %d, %d, %v", m.Requests.Load(), m.Inferences.Load(), m.Failures.Load(), m.OutputNs.Load(), last)
+	}
+	b.FreeModels(func(*Model) bool { return false })
+	if m, err = b.ClaimModel(ModelKey{"n", "1", strings.Repeat("cd", 32)}); err != nil || m.Number() != 1 {
+		t.Fatal(m.Number(), err)
+	}
+	if _, ok := m.Last(); m.Requests.Load()+m.Inferences.Load()+m.Failures.Load()+m.OutputNs.Load() > 0 || ok {
+		t.Error("another model's numbers")
+	}
+}

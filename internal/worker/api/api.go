@@ -44,6 +44,10 @@ type Options struct {
 	// has run; nil: neither.
 	Entering func(m *repository.Model, body []byte)
 	Left     func()
+	// Served is called for each request that a model has answered, or not, when its answer is
+	// known; nil: nobody counts. Stats returns what was counted, of the whole service.
+	Served func(m *repository.Model, s Served)
+	Stats  func(m *repository.Model) Stats
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready is true until this worker leaves; nil: always.
@@ -70,9 +74,10 @@ type exchange struct {
 	predict codec.PredictRequest
 	in, out []inference.Tensor // in: where predict's one input is not all
 
-	waited, ran time.Duration // for a permit, and the model
-	timing      []byte        // both, as Server-Timing
-	packed      []byte        // the answer, compressed
+	model  *repository.Model
+	times         // of the request
+	timing []byte // both, as Server-Timing
+	packed []byte // the answer, compressed
 }
 
 // New returns an API. It starts nothing.
@@ -97,6 +102,12 @@ func New(o Options) *API {
 	}
 	if o.Entering == nil {
 		o.Entering, o.Left = func(*repository.Model, []byte) {}, func() {}
+	}
+	if o.Served == nil {
+		o.Served = func(*repository.Model, Served) {}
+	}
+	if o.Stats == nil {
+		o.Stats = func(*repository.Model) Stats { return Stats{} }
 	}
 	a := &API{Options: o, busy: busyError(o.RequestTimeout), leaving: leavingError(), calls: make([]call, o.Permits.Size())}
 	for i := range a.calls {

@@ -73,6 +73,7 @@ const compressFrom = 4 << 10
 // send answers with body, which was made in the response's own buffer and begins with
 // header bytes of JSON before binary data; 0: all of it is JSON.
 func (x *exchange) send(ctx *fasthttp.RequestCtx, body []byte, header int) {
+	x.sent = true
 	h := &ctx.Response.Header
 	h.SetContentType(contentType)
 	if header > 0 {
@@ -81,9 +82,9 @@ func (x *exchange) send(ctx *fasthttp.RequestCtx, body []byte, header int) {
 		h.SetBytesV(headerLength, x.timing)
 	}
 	x.timing = append(x.timing[:0], "queue;dur="...)
-	x.timing = appendMilliseconds(x.timing, x.waited)
+	x.timing = appendMilliseconds(x.timing, x.queued())
 	x.timing = append(x.timing, ", engine;dur="...)
-	x.timing = appendMilliseconds(x.timing, x.ran)
+	x.timing = appendMilliseconds(x.timing, x.run())
 	h.SetBytesV("Server-Timing", x.timing)
 	if len(body) >= compressFrom {
 		h.Set("Vary", "Accept-Encoding")

@@ -204,7 +204,7 @@ func (a *API) lateAnswer(c *call) []byte {
 
 // run runs m under a permit, with x's outputs, for a request that began at start.
 func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, x *exchange, in []inference.Tensor) (err error) {
-	asked := now()
+	x.asked, x.batch = now(), batch(m, in)
 	permit, err := a.Permits.Acquire(a.RequestTimeout)
 	if err != nil {
 		switch {
@@ -228,8 +228,8 @@ func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, x 
 	if err := a.refusal(m); err != nil { // it may have been quarantined while this one waited
 		return err
 	}
-	entered := now()
+	x.entered = now()
 	err = m.RunUntil(c.stop, in, x.out)
-	x.waited, x.ran = time.Duration(entered-asked), time.Duration(now()-entered)
+	x.ran = now()
 	return err
 }

@@ -55,7 +55,7 @@ func (a *API) infer(ctx *fasthttp.RequestCtx, t target) error {
 	if err != nil {
 		return err
 	}
-	x := a.acquire(m)
+	x := a.acquire(m, t.start)
 	defer a.release(x)
 	if err := x.infer.DecodeBinary(body, header, m.Inputs(), m.Outputs()); err != nil {
 		return err
@@ -89,7 +89,7 @@ func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
 	if header, err := jsonLength(ctx, len(body)); err != nil || header != len(body) {
 		return cmp.Or(err, errBinary)
 	}
-	x := a.acquire(m)
+	x := a.acquire(m, t.start)
 	defer a.release(x)
 	if err := x.predict.Decode(body, &m.Inputs()[p.Input], p.Row); err != nil {
 		return err
@@ -125,9 +125,10 @@ func (x *exchange) inputs(m *repository.Model) []inference.Tensor {
 	return x.in
 }
 
-// acquire takes an exchange with room for m's outputs.
-func (a *API) acquire(m *repository.Model) *exchange {
+// acquire takes an exchange with room for m's outputs, for a request that began at start.
+func (a *API) acquire(m *repository.Model, start int64) *exchange {
 	x := a.exchanges.Get().(*exchange)
+	x.model, x.times = m, times{start: start}
 	n := len(m.Outputs())
 	if x.out = x.out[:cap(x.out)]; n > len(x.out) {
 		x.out = append(x.out, make([]inference.Tensor, n-len(x.out))...)
@@ -136,7 +137,10 @@ func (a *API) acquire(m *repository.Model) *exchange {
 	return x
 }
 
+// release gives x back, and has counted how its request went.
 func (a *API) release(x *exchange) {
+	a.Served(x.model, x.served())
+	x.model = nil
 	x.infer.Trim(keepBytes)
 	x.predict.Trim(keepBytes)
 	for i := range x.out {

@@ -28,7 +28,7 @@ func (a *API) ready(ctx *fasthttp.RequestCtx, _ target) error {
 func (a *API) server(ctx *fasthttp.RequestCtx, _ target) error {
 	b := append(ctx.Response.SwapBody(nil)[:0], `{"name":"preforkd","version":`...)
 	b = codec.AppendString(b, a.Version)
-	sendJSON(ctx, append(b, `,"extensions":["binary_tensor_data","parameters"]}`...))
+	sendJSON(ctx, append(b, `,"extensions":["binary_tensor_data","parameters","statistics"]}`...))
 	return nil
 }
 

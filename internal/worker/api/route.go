@@ -20,6 +20,7 @@ const (
 	modelReady
 	infer
 	predict
+	stats
 )
 
 const (
@@ -39,6 +40,7 @@ var endpoints = [...]struct {
 	model:      {readOnly, (*API).model},
 	modelReady: {readOnly, (*API).modelReady},
 	infer:      {postOnly, (*API).infer},
+	stats:      {readOnly, (*API).stats},
 	predict:    {postOnly, (*API).predict},
 }
 
@@ -125,8 +127,11 @@ func health(part []byte) endpoint {
 }
 
 // locateModel finds the endpoint of what follows /v2/models:
-// NAME[/versions/VERSION][/ready|/infer].
+// NAME[/versions/VERSION][/ready|/infer|/stats], or stats alone, which is of all.
 func locateModel(parts [][]byte) target {
+	if len(parts) == 1 && string(parts[0]) == "stats" {
+		return target{endpoint: stats}
+	}
 	t := target{endpoint: model, model: parts[0]}
 	parts = parts[1:]
 	if len(parts) >= 2 && string(parts[0]) == "versions" {
@@ -144,6 +149,8 @@ func locateModel(parts [][]byte) target {
 		t.endpoint = modelReady
 	case "infer":
 		t.endpoint = infer
+	case "stats":
+		t.endpoint = stats
 	default:
 		return target{}
 	}
