@@ -114,10 +114,31 @@ func leavingError() error {
 	return describe(admission.ErrRefused, "this worker leaves, and what it runs does not end: try again")
 }
 
-// fail answers with err.
+// fail answers with err, in the form of the path's protocol.
 func (a *API) fail(ctx *fasthttp.RequestCtx, err error) {
-	ctx.SetStatusCode(status(err))
-	sendJSON(ctx, codec.AppendError(ctx.Response.SwapBody(nil)[:0], err.Error()))
+	b := ctx.Response.SwapBody(nil)[:0]
+	var body *codec.Error
+	switch detailed := inDetail(ctx); {
+	case detailed && errors.As(err, &body):
+		ctx.SetStatusCode(fasthttp.StatusUnprocessableEntity)
+		b = codec.AppendDetail(b, ctx.Request.Body(), body)
+	case detailed:
+		ctx.SetStatusCode(status(err))
+		b = codec.AppendDetailText(b, err.Error())
+	default:
+		ctx.SetStatusCode(status(err))
+		b = codec.AppendError(b, err.Error())
+	}
+	sendJSON(ctx, b)
+}
+
+// inDetail tells whether ctx is a request to a path whose errors have FastAPI's form.
+func inDetail(ctx *fasthttp.RequestCtx) bool {
+	switch locate(ctx.URI().PathOriginal()).endpoint {
+	case predict, invocations:
+		return true
+	}
+	return false
 }
 
 // rejected describes an error of reading a request.

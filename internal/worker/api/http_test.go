@@ -281,9 +281,9 @@ func TestHealth(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	for _, path := range []string{"/livez", "/healthz", "/v2/health/live", "/readyz", "/v2/health/ready"} {
+	for _, path := range []string{"/livez", "/healthz", "/v2/health/live", "/readyz", "/v2/health/ready", "/ping"} {
 		want := `{"live":true}`
-		if strings.Contains(path, "ready") {
+		if strings.Contains(path, "ready") || path == "/ping" {
 			want = `{"ready":true}`
 		}
 		if status, body := get("GET", path); status != 200 || body != want {
@@ -294,7 +294,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	leaving.Store(true)
-	for path, want := range map[string]int{"/livez": 200, "/v2/health/live": 200, "/readyz": 503, "/v2/health/ready": 503} {
+	for path, want := range map[string]int{"/livez": 200, "/v2/health/live": 200, "/readyz": 503, "/v2/health/ready": 503, "/ping": 503} {
 		if status, body := get("GET", path); status != want || status == 503 && errorText(t, body) != "not ready" {
 			t.Errorf("leaving: %s: %d %s", path, status, body)
 		}

@@ -20,6 +20,7 @@ const (
 	modelReady
 	infer
 	predict
+	invocations
 )
 
 const (
@@ -32,14 +33,15 @@ var endpoints = [...]struct {
 	allow  string
 	handle func(*API, *fasthttp.RequestCtx, target) error
 }{
-	root:       {readOnly, (*API).showPage},
-	live:       {readOnly, (*API).live},
-	ready:      {readOnly, (*API).ready},
-	server:     {readOnly, (*API).server},
-	model:      {readOnly, (*API).model},
-	modelReady: {readOnly, (*API).modelReady},
-	infer:      {postOnly, (*API).infer},
-	predict:    {postOnly, (*API).predict},
+	root:        {readOnly, (*API).showPage},
+	live:        {readOnly, (*API).live},
+	ready:       {readOnly, (*API).ready},
+	server:      {readOnly, (*API).server},
+	model:       {readOnly, (*API).model},
+	modelReady:  {readOnly, (*API).modelReady},
+	infer:       {postOnly, (*API).infer},
+	predict:     {postOnly, (*API).predict},
+	invocations: {postOnly, (*API).invocations},
 }
 
 // target is an endpoint and the parts of the path that it takes.
@@ -104,12 +106,14 @@ func single(part []byte) endpoint {
 	switch string(part) {
 	case "livez", "healthz":
 		return live
-	case "readyz":
+	case "readyz", "ping":
 		return ready
 	case "v2":
 		return server
 	case "predict":
 		return predict
+	case "invocations":
+		return invocations
 	}
 	return nowhere
 }

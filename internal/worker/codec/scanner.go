@@ -46,7 +46,7 @@ func (s *scanner) end() bool {
 
 // fail notes an error at offset at in the field where the scanner is.
 func (s *scanner) fail(at int, text string) bool {
-	s.err = &Error{Field: s.path.String(), Offset: at, Text: text}
+	s.err = &Error{Field: s.path.String(), Offset: at, Text: text, loc: s.path.loc()}
 	return false
 }
 
