@@ -1,6 +1,7 @@
 // Package codec turns request bodies into tensors, and tensors into response bodies:
-// the JSON of the Open Inference Protocol (specification/protocol/inference_rest.md)
-// and the short form of POST /predict.
+// the JSON of the Open Inference Protocol (specification/protocol/inference_rest.md),
+// that of TensorFlow Serving and KServe's V1 protocol, and the short form of POST
+// /predict, with the errors that FastAPI has.
 //
 // It reads JSON as RFC 8259 defines it, in one pass over the body, and refuses a few
 // things more, so that a text has one meaning:
@@ -15,6 +16,8 @@
 //
 // Called by worker/api. It never reads from a connection and never runs a model.
 //
-// InferRequest and PredictRequest belong to one goroutine at a time and are reused: a
+// TensorFlow Serving's form alone has NaN and Infinity, which are no JSON.
+//
+// InferRequest, PredictRequest and ServingRequest belong to one goroutine at a time and are reused: a
 // request that is not larger than an earlier one costs no allocation.
 package codec

@@ -19,7 +19,9 @@ type scanner struct {
 	scratch []byte // the last string that had escapes
 	rawKey  []byte // the last key as it is written
 	seen    int    // known keys of the object that is being read: see once
-	err     *Error
+	// anyFloat takes NaN, Infinity and -Infinity for floating-point numbers.
+	anyFloat bool
+	err      *Error
 }
 
 // start begins with body. What the scanner allocated is kept.
