@@ -67,6 +67,7 @@ type API struct {
 type exchange struct {
 	infer   codec.InferRequest
 	predict codec.PredictRequest
+	serving codec.ServingRequest
 	out     []inference.Tensor
 }
 

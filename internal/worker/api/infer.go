@@ -82,7 +82,7 @@ func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
 	x := a.acquire(m)
 	defer a.release(x)
 	if err := x.predict.Decode(body, &m.Inputs()[p.Input], p.Row); err != nil {
-		return refused(ctx, err)
+		return refused(ctx, invalidated(body, err))
 	}
 	if err := a.run(ctx, m, t.start, x.predict.Inputs[:], x.out); err != nil {
 		return err
@@ -113,6 +113,7 @@ func (a *API) acquire(m *repository.Model) *exchange {
 func (a *API) release(x *exchange) {
 	x.infer.Trim(keepBytes)
 	x.predict.Trim(keepBytes)
+	x.serving.Trim(keepBytes)
 	for i := range x.out {
 		x.out[i].Trim(keepBytes)
 	}

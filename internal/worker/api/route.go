@@ -21,6 +21,11 @@ const (
 	infer
 	predict
 	invocations
+	v1Models
+	v1Model
+	v1Metadata
+	v1Predict
+	v1Refused
 )
 
 const (
@@ -42,12 +47,18 @@ var endpoints = [...]struct {
 	infer:       {postOnly, (*API).infer},
 	predict:     {postOnly, (*API).predict},
 	invocations: {postOnly, (*API).invocations},
+	v1Models:    {readOnly, (*API).v1Models},
+	v1Model:     {readOnly, (*API).v1Model},
+	v1Metadata:  {readOnly, (*API).v1Metadata},
+	v1Predict:   {postOnly, (*API).v1Predict},
+	v1Refused:   {postOnly, (*API).v1Refused},
 }
 
 // target is an endpoint and the parts of the path that it takes.
 type target struct {
 	endpoint       endpoint
 	model, version []byte // empty: the default
+	label, verb    []byte // of paths below /v1; empty: none
 	start          int64  // when the request began, by now
 }
 
@@ -88,9 +99,13 @@ func locate(path []byte) target {
 		if string(parts[0]) == "predict" {
 			return target{endpoint: predict, model: parts[1]}
 		}
-		return target{}
+		return locateV1(parts[:n])
 	}
-	if string(parts[0]) != "v2" {
+	switch string(parts[0]) {
+	case "v1":
+		return locateV1(parts[:n])
+	case "v2":
+	default:
 		return target{}
 	}
 	if n == 3 && string(parts[1]) == "health" {

@@ -11,13 +11,12 @@
 //
 // A number that does not fit its type is refused, a float too small to matter is zero
 // (strconv.ParseFloat). Keys it does not know are checked and ignored, as are the
-// parameters it does not know. Every error about a body is an *Error that names the
-// field; an *OutputError is about what the model returned.
+// parameters it does not know. TensorFlow Serving's form alone has NaN and Infinity, which
+// are no JSON. Every error about a body is an *Error that names the field; an *OutputError
+// is about what the model returned.
 //
 // Called by worker/api. It never reads from a connection and never runs a model.
 //
-// TensorFlow Serving's form alone has NaN and Infinity, which are no JSON.
-//
-// InferRequest, PredictRequest and ServingRequest belong to one goroutine at a time and are reused: a
-// request that is not larger than an earlier one costs no allocation.
+// InferRequest, PredictRequest and ServingRequest belong to one goroutine at a time and
+// are reused: a request that is not larger than an earlier one costs no allocation.
 package codec
