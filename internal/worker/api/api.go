@@ -61,6 +61,7 @@ type API struct {
 	busy, leaving error
 	calls         []call // by permit
 	page          page
+	documents     func() *documents
 }
 
 // exchange is what one request needs while it is served.
@@ -105,6 +106,7 @@ func New(o Options) *API {
 	}
 	a.exchanges.New = func() any { return new(exchange) }
 	a.page = a.render()
+	a.documents = sync.OnceValue(a.describe)
 	return a
 }
 

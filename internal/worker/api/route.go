@@ -26,6 +26,8 @@ const (
 	v1Metadata
 	v1Predict
 	v1Refused
+	openAPI
+	docs
 )
 
 const (
@@ -52,6 +54,8 @@ var endpoints = [...]struct {
 	v1Metadata:  {readOnly, (*API).v1Metadata},
 	v1Predict:   {postOnly, (*API).v1Predict},
 	v1Refused:   {postOnly, (*API).v1Refused},
+	openAPI:     {readOnly, (*API).showOpenAPI},
+	docs:        {readOnly, (*API).showDocs},
 }
 
 // target is an endpoint and the parts of the path that it takes.
@@ -129,6 +133,10 @@ func single(part []byte) endpoint {
 		return predict
 	case "invocations":
 		return invocations
+	case "openapi.json":
+		return openAPI
+	case "docs":
+		return docs
 	}
 	return nowhere
 }
