@@ -160,7 +160,11 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 				t.Fatal(err)
 			}
 			text, err := io.ReadAll(resp.Body)
-			if resp.Body.Close(); err != nil || resp.StatusCode != 413 || errorText(t, string(text)) != want {
+			form := "detail"
+			if length < 0 { // fasthttp has forgotten the path when it has read chunks in vain
+				form = "error"
+			}
+			if resp.Body.Close(); err != nil || resp.StatusCode != 413 || string(text) != `{"`+form+`":"`+want+`"}` {
 				t.Errorf("length %d: %d %s, %v", length, resp.StatusCode, text, err)
 			}
 		}
@@ -171,14 +175,14 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 		if _, err := io.CopyN(c, zeros{}, size); err != nil {
 			t.Fatal(err)
 		}
-		if status, body, _ := c.answer(t); status != 413 || errorText(t, body) != want {
+		if status, body, _ := c.answer(t); status != 413 || body != `{"detail":"`+want+`"}` {
 			t.Errorf("%d %s", status, body)
 		}
 	})
 	t.Run("only announced", func(t *testing.T) {
 		c := dial(t, address)
 		c.send(t, "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: "+itoa(size)+"\r\n\r\n")
-		if status, body, _ := c.answer(t); status != 413 || errorText(t, body) != want {
+		if status, body, _ := c.answer(t); status != 413 || body != `{"detail":"`+want+`"}` {
 			t.Errorf("%d %s", status, body)
 		}
 	})
@@ -186,7 +190,7 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 		c := dial(t, address)
 		c.send(t, "POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: "+itoa(size)+"\r\n\r\n")
 		status, body, h := c.answer(t)
-		if status != 413 || errorText(t, body) != want || h.Get("Connection") != "close" {
+		if status != 413 || body != `{"detail":"`+want+`"}` || h.Get("Connection") != "close" {
 			t.Errorf("%d %s %v", status, body, h)
 		}
 		if rest, err := io.ReadAll(c.r); len(rest) > 0 || err != nil {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"strconv"
 	"strings"
 
 	"preforkd/internal/inference"
@@ -20,7 +19,10 @@ func reference(name string) object { return object{"$ref": "#/components/schemas
 func (s *schemas) of(m *repository.Model, kind string, one func(*repository.Model) object) object {
 	begin, ok := s.names[m]
 	if !ok {
-		begin = "model" + strconv.Itoa(len(s.names)+1) + "-" + strings.Map(componentRune, m.Name)
+		begin = strings.Map(componentRune, m.Name)
+		for s.taken(begin) { // by a model whose name differs in what is replaced
+			begin += "_"
+		}
 		s.names[m] = begin
 	}
 	name := begin + "-" + kind
@@ -28,6 +30,15 @@ func (s *schemas) of(m *repository.Model, kind string, one func(*repository.Mode
 		s.components[name] = one(m)
 	}
 	return reference(name)
+}
+
+func (s *schemas) taken(begin string) bool {
+	for _, other := range s.names {
+		if other == begin {
+			return true
+		}
+	}
+	return false
 }
 
 // componentRune replaces what the name of a component cannot have (OpenAPI 3.1, section
