@@ -108,7 +108,7 @@ func appendNested(b []byte, t *inference.Tensor, shape []int64, lo int) (_ []byt
 // cannot carry.
 func appendLoosely(b []byte, t *inference.Tensor, lo, hi int) ([]byte, error) {
 	if t.DataType == inference.Bytes {
-		return appendBinary(b, t, lo, hi), nil
+		return appendEncoded(b, t, lo, hi), nil
 	}
 	write := codecOf(t.DataType).write
 	if write == nil {
@@ -148,9 +148,9 @@ func notFiniteText(t *inference.Tensor, i int) string {
 	return "NaN"
 }
 
-// appendBinary appends strings. As in TensorFlow Serving an output whose name ends in
+// appendEncoded appends strings. As in TensorFlow Serving an output whose name ends in
 // _bytes has base64; here, too, what is no text.
-func appendBinary(b []byte, t *inference.Tensor, lo, hi int) []byte {
+func appendEncoded(b []byte, t *inference.Tensor, lo, hi int) []byte {
 	list, encoded := any(t).(texts), strings.HasSuffix(t.Name, "_bytes")
 	for i := lo; i < hi; i++ {
 		if i > lo {
