@@ -62,12 +62,12 @@ func (v *visitor) read504(t *testing.T) (text string, closed bool) {
 	if err != nil || resp.StatusCode != 504 || resp.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("%d %s, %v", resp.StatusCode, body, err)
 	}
-	var answer struct{ Error string }
+	var answer struct{ Error, Detail string } // of one protocol or the other
 	if err := json.Unmarshal(body, &answer); err != nil {
 		t.Fatal(err)
 	}
 	v.last = resp.Header.Get("X-Preforkd-Worker")
-	return answer.Error, resp.Close
+	return answer.Error + answer.Detail, resp.Close
 }
 
 func (v *visitor) send(t *testing.T, request []byte) {

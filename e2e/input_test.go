@@ -27,16 +27,16 @@ func TestBadInput(t *testing.T) {
 		status                   int
 		names                    string
 	}{
-		{"truncated JSON", "POST", "/predict", `{"features":[1,2`, 400, "features"},
-		{"nested JSON", "POST", "/predict", strings.Repeat("[", 100000), 400, "error"},
-		{"nested features", "POST", "/predict", `{"features":` + strings.Repeat("[", 100000), 400, "features"},
-		{"NaN", "POST", "/predict", `{"features":[NaN]}`, 400, "features[0]"},
+		{"truncated JSON", "POST", "/predict", `{"features":[1,2`, 422, "features"},
+		{"nested JSON", "POST", "/predict", strings.Repeat("[", 100000), 422, "json_invalid"},
+		{"nested features", "POST", "/predict", `{"features":` + strings.Repeat("[", 100000), 422, "nested deeper"},
+		{"NaN", "POST", "/predict", `{"features":[NaN]}`, 422, "features[0]"},
 		{"Infinity", "POST", infer, tensor("[1,64]", "FP32", "[-Infinity]"), 400, "inputs[0].data[0]"},
 		{"too large for FP32", "POST", infer, tensor("[1,64]", "FP32", "[1e39]"), 400, "inputs[0].data[0]"},
-		{"text for a number", "POST", "/predict", `{"features":["1"]}`, 400, "features[0]"},
-		{"too few features", "POST", "/predict", `{"features":[1,2,3]}`, 400, "features"},
-		{"no features", "POST", "/predict", `{}`, 400, "features"},
-		{"empty body", "POST", "/predict", ``, 400, "body"},
+		{"text for a number", "POST", "/predict", `{"features":["1"]}`, 422, `"features",0`},
+		{"too few features", "POST", "/predict", `{"features":[1,2,3]}`, 422, "features"},
+		{"no features", "POST", "/predict", `{}`, 422, "features"},
+		{"empty body", "POST", "/predict", ``, 422, "body"},
 		{"wrong datatype", "POST", infer, tensor("[1,64]", "INT64", ones), 400, "datatype"},
 		{"unknown datatype", "POST", infer, tensor("[1,64]", "FLOAT", ones), 400, "datatype"},
 		{"wrong shape", "POST", infer, tensor("[1,63]", "FP32", ones), 400, "shape"},
@@ -49,7 +49,7 @@ func TestBadInput(t *testing.T) {
 		{"unknown model", "POST", "/v2/models/none/infer", tensor("[1,64]", "FP32", ones), 404, "none"},
 		{"unknown version", "POST", "/v2/models/digits/versions/9/infer", tensor("[1,64]", "FP32", ones), 404, "9"},
 		{"unknown route", "GET", "/v3", "", 404, "error"},
-		{"wrong method", "GET", "/predict", "", 405, "error"},
+		{"wrong method", "GET", "/predict", "", 405, "method"},
 		{"wrong method", "DELETE", infer, "", 405, "error"},
 		{"large body", "POST", "/predict", strings.Repeat(" ", 2<<20), 413, "1048576"},
 	} {
@@ -64,7 +64,11 @@ func TestBadInput(t *testing.T) {
 			}
 			defer resp.Body.Close()
 			text, err := io.ReadAll(resp.Body)
-			if err != nil || resp.StatusCode != c.status || !strings.Contains(string(text), c.names) || !strings.HasPrefix(string(text), `{"error":"`) {
+			form := `{"error":"`
+			if strings.HasPrefix(c.path, "/predict") {
+				form = `{"detail":`
+			}
+			if err != nil || resp.StatusCode != c.status || !strings.Contains(string(text), c.names) || !strings.HasPrefix(string(text), form) {
 				t.Errorf("%d, %v: %.300s; want %d naming %s", resp.StatusCode, err, text, c.status, c.names)
 			}
 		})

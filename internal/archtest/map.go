@@ -86,6 +86,7 @@ var fences = []struct {
 	{"github.com/prometheus", []string{"internal/supervisor/metrics"}},
 	{"k8s.io", nil}, // tests only
 	{"sigs.k8s.io", nil},
+	{"github.com/getkin/kin-openapi", nil},
 }
 
 // impure are packages that a pure room does not import.
@@ -98,7 +99,7 @@ var linked = []struct {
 }{
 	{"./cmd/supervisor", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "k8s.io", "preforkd/internal/inference", "preforkd/internal/worker"}},
 	{"./cmd/anchor", []string{"github.com", "k8s.io", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker", "net/http"}},
-	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "k8s.io", "preforkd/internal/supervisor"}},
+	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "k8s.io", "github.com/getkin", "preforkd/internal/supervisor"}},
 }
 
 const (

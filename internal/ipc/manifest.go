@@ -54,6 +54,8 @@ type ModelSettings struct {
 	// Description is shown to people.
 	Description string          `yaml:"description" json:"description,omitempty"`
 	Predict     PredictSettings `yaml:"predict" json:"predict"`
+	// Labels are names of versions, such as stable or canary.
+	Labels map[string]string `yaml:"labels" json:"labels,omitempty"`
 }
 
 // PredictSettings names the tensors that POST /predict uses. An empty name is

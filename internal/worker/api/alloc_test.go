@@ -27,6 +27,10 @@ var common = map[string]*fasthttp.RequestCtx{
 	"predict, floats": request("/predict", `{"features":`+floats+`}`),
 	"predict, name":   request("/predict/digits?x=y", features),
 	"infer":           request("/v2/models/digits/infer", `{"id":"7","inputs":[{"name":"pixels","shape":[1,64],"datatype":"FP32","data":`+floats+`}]}`),
+	"invocations":     request("/invocations", features),
+	"rows":            request("/v1/models/digits:predict", `{"instances":[`+floats+`]}`),
+	"rows, names":     request("/v1/models/digits/versions/1:predict", `{"instances":[{"pixels":`+floats+`}]}`),
+	"columns":         request("/v1/models/digits:predict", `{"inputs":[`+floats+`]}`),
 	"infer, version":  request("/v2/models/digits/versions/1/infer", inferPixels("[1,64]", row)),
 }
 

@@ -66,12 +66,14 @@ type API struct {
 	calls         []call // by permit
 	page          page
 	maxBody       int // bytes of a body, also after decompression; 0: any
+	documents     func() *documents
 }
 
 // exchange is what one request needs while it is served.
 type exchange struct {
 	infer   codec.InferRequest
 	predict codec.PredictRequest
+	serving codec.ServingRequest
 	in, out []inference.Tensor // in: where predict's one input is not all
 
 	model  *repository.Model
@@ -120,6 +122,7 @@ func New(o Options) *API {
 	}
 	a.exchanges.New = func() any { return new(exchange) }
 	a.page = a.render()
+	a.documents = sync.OnceValue(a.describe)
 	return a
 }
 

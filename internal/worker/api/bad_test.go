@@ -25,21 +25,21 @@ func TestBadBodies(t *testing.T) {
 		status     int
 		want       string
 	}{
-		"empty":                {p, ``, 400, "body: empty"},
-		"not JSON":             {p, `features=1`, 400, "body: 'f' where '{' is expected"},
-		"truncated":            {p, features[:100], 400, "features[43]: the text ends"},
-		"trailing garbage":     {p, features + "x", 400, "body: text after the end"},
-		"byte order mark":      {p, "\xef\xbb\xbf" + features, 400, "body: starts with a byte order mark"},
-		"deep":                 {p, `{"features":` + deep, 400, "features[0][0]: "},
-		"deep elsewhere":       {p, `{"x":` + deep, 400, "x: nested deeper than 64"},
-		"no features":          {p, `{}`, 400, "features: missing"},
-		"NaN":                  {p, strings.Replace(features, "3", "NaN", 1), 400, "features[0]: 'N'"},
-		"infinity":             {p, strings.Replace(features, "3", "-Infinity", 1), 400, "features[0]: 'I'"},
-		"string":               {p, strings.Replace(features, "3", `"3"`, 1), 400, "features[0]: '\"'"},
-		"too large a number":   {p, strings.Replace(features, "3", `1e39`, 1), 400, "features[0]: 1e39 does not fit FP32"},
-		"short row":            {p, `{"features":[1,2]}`, 400, "features: 2 numbers, the model takes 64"},
-		"short second row":     {p, `{"features":[` + row + `,[1]]}`, 400, "features[1]: 1 numbers, the model takes 64"},
-		"invalid UTF-8":        {p, "{\"\xff\":1}", 400, "body: invalid UTF-8"},
+		"empty":                {p, ``, 422, "body: empty"},
+		"not JSON":             {p, `features=1`, 422, "body: 'f' where '{' is expected"},
+		"truncated":            {p, features[:100], 422, "features[43]: the text ends"},
+		"trailing garbage":     {p, features + "x", 422, "body: text after the end"},
+		"byte order mark":      {p, "\xef\xbb\xbf" + features, 422, "body: starts with a byte order mark"},
+		"deep":                 {p, `{"features":` + deep, 422, "nested deeper than 64"},
+		"deep elsewhere":       {p, `{"x":` + deep, 422, "x: nested deeper than 64"},
+		"no features":          {p, `{}`, 422, "features: missing"},
+		"NaN":                  {p, strings.Replace(features, "3", "NaN", 1), 422, "features[0]: 'N'"},
+		"infinity":             {p, strings.Replace(features, "3", "-Infinity", 1), 422, "features[0]: 'I'"},
+		"string":               {p, strings.Replace(features, "3", `"3"`, 1), 422, "features[0]: '\"'"},
+		"too large a number":   {p, strings.Replace(features, "3", `1e39`, 1), 422, "features[0]: 1e39 does not fit FP32"},
+		"short row":            {p, `{"features":[1,2]}`, 422, "features: 2 numbers, the model takes 64"},
+		"short second row":     {p, `{"features":[` + row + `,[1]]}`, 422, "features[1]: 1 numbers, the model takes 64"},
+		"invalid UTF-8":        {p, "{\"\xff\":1}", 422, "body: invalid UTF-8"},
 		"unknown model":        {p + "/nobody", features, 404, "Request for unknown model: 'nobody' is not found"},
 		"no predict":           {p + "/two", features, 400, `model "two" does not answer POST /predict`},
 		"unknown model, infer": {"/v2/models/nobody/infer", features, 404, "Request for unknown model: 'nobody' is not found"},
@@ -63,7 +63,7 @@ func TestBadBodies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c.send(t, post(x.path, x.body)+post("/predict", features))
 			status, body, h := c.answer(t)
-			if status != x.status || !strings.Contains(errorText(t, body), x.want) || h.Get("Content-Type") != "application/json" {
+			if status != x.status || !strings.Contains(errorText(t, body), x.want) || h.Get("Content-Type") != "application/json" || strings.HasPrefix(body, `{"detail":`) != strings.HasPrefix(x.path, p) {
 				t.Errorf("%d %s; want %d, %s", status, body, x.status, x.want)
 			}
 			if status, body, _ := c.answer(t); status != 200 || !strings.HasPrefix(body, `{"prediction":3,`) {
@@ -73,14 +73,31 @@ func TestBadBodies(t *testing.T) {
 	}
 }
 
-// errorText returns the text of an error answer.
+// errorText returns the text of an error answer, in either form.
 func errorText(t *testing.T, body string) string {
 	t.Helper()
-	var e map[string]string
+	var e map[string]any
 	if err := json.Unmarshal([]byte(body), &e); err != nil || len(e) != 1 {
 		t.Errorf("an error is answered with %s", body)
 	}
-	return e["error"]
+	for _, text := range []any{e["error"], e["detail"]} {
+		if text, ok := text.(string); ok {
+			return text
+		}
+	}
+	var d struct{ Detail []detail }
+	if err := json.Unmarshal([]byte(body), &d); err != nil || len(d.Detail) != 1 || d.Detail[0].Type == "" || d.Detail[0].Msg == "" || d.Detail[0].Loc[0] != "body" {
+		t.Errorf("an error is answered with %s", body)
+		return ""
+	}
+	return d.Detail[0].Ctx.Error
+}
+
+// detail is an element of the list with which a body is refused in FastAPI's form.
+type detail struct {
+	Type, Msg string
+	Loc       []any
+	Ctx       struct{ Error string }
 }
 
 func TestBadHeaders(t *testing.T) {

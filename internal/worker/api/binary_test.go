@@ -201,7 +201,7 @@ func TestEchoedHeaders(t *testing.T) {
 	}{
 		{"/predict", features, 200},
 		{"/v2/models/digits/infer", inferPixels("[1,64]", row), 200},
-		{"/predict", "{}", 400},
+		{"/predict", "{}", 422},
 		{"/nowhere", "", 404},
 		{"/predict", features + strings.Repeat(" ", limits.MaxBody), 413},
 	} {

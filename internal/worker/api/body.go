@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"strconv"
 	"time"
@@ -37,6 +38,18 @@ func (a *API) content(ctx *fasthttp.RequestCtx) ([]byte, error) {
 		return nil, describe(err, "body: decompressed larger than http.max_body, which is %d bytes", a.maxBody)
 	case err != nil:
 		return nil, describe(errRequest, "body: not compressed as Content-Encoding says, with %s: %v", coding, err)
+	}
+	return body, nil
+}
+
+// textBody is content for a protocol without binary tensors.
+func (a *API) textBody(ctx *fasthttp.RequestCtx) ([]byte, error) {
+	body, err := a.content(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if header, err := jsonLength(ctx, len(body)); err != nil || header != len(body) {
+		return nil, cmp.Or(err, errBinary)
 	}
 	return body, nil
 }

@@ -30,6 +30,8 @@ type call struct {
 	start int64 // when the request began, since epoch
 	stop  inference.Stop
 
+	detailed bool // its errors have FastAPI's form
+
 	lock     sync.Mutex
 	noticed  time.Time // when Watch took notice
 	answered bool      // by Watch; or it has tried, and never tries again
@@ -53,7 +55,7 @@ func now() int64 { return int64(time.Since(epoch)) }
 
 // begin notes that the holder of c's permit runs m for ctx.
 func (c *call) begin(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, limit time.Duration) (until int64) {
-	c.ctx, c.model, c.start = ctx, m, start
+	c.ctx, c.model, c.start, c.detailed = ctx, m, start, inDetail(ctx)
 	until = start + int64(limit)
 	c.until.Store(until)
 	return until
@@ -198,7 +200,11 @@ func (a *API) lateAnswer(c *call) []byte {
 	r.Header.SetContentType(contentType)
 	a.identify(c.ctx, &r) // the holder is in the run: nobody else uses ctx
 	r.SetConnectionClose()
-	r.SetBodyRaw(codec.AppendError(nil, err.Error()))
+	if c.detailed {
+		r.SetBodyRaw(codec.AppendDetailText(nil, err.Error()))
+	} else {
+		r.SetBodyRaw(codec.AppendError(nil, err.Error()))
+	}
 	return []byte(r.String())
 }
 

@@ -21,6 +21,7 @@ import (
 	"preforkd/internal/ipc"
 	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
+	"preforkd/internal/worker/codec"
 )
 
 // stop is the fake engine's: a run may look at it, or not.
@@ -178,7 +179,7 @@ func (c *client) ends(t *testing.T) {
 func (c *client) late(t *testing.T, closes bool) {
 	t.Helper()
 	status, body, h := c.answer(t)
-	if status != 504 || errorText(t, body) != lateText || h.Get("Content-Type") != "application/json" ||
+	if status != 504 || body != `{"detail":`+jsonText(lateText)+`}` || h.Get("Content-Type") != "application/json" ||
 		h.Get("X-Preforkd-Worker") != "main/0/7" || h.Get("Server") != "preforkd" || h.Get("Date") == "" {
 		t.Errorf("%d %s %v", status, body, h)
 	}
@@ -439,3 +440,6 @@ func TestWithoutAClock(t *testing.T) {
 	a.RequestTimeout = 0
 	a.Watch(t.Context())
 }
+
+// jsonText is text as a JSON string.
+func jsonText(text string) string { return string(codec.AppendString(nil, text)) }

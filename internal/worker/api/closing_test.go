@@ -36,7 +36,7 @@ func TestClosing(t *testing.T) {
 		{get("/v2/models/digits/ready"), 200},
 		{get("/nowhere"), 404},
 		{get("/predict"), 405},
-		{post("/predict", "{"), 400},
+		{post("/predict", "{"), 422},
 		{post("/v2/models/panicking/infer", `{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[1]}]}`), 500},
 		{"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n", 413},
 		{"hello\r\n\r\n", 400},

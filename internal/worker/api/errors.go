@@ -26,6 +26,8 @@ var (
 	errEncoding = errors.New("Content-Encoding: only gzip, deflate and identity are supported")
 	errBinary   = errors.New("Inference-Header-Content-Length: POST /predict takes JSON only: use POST /v2/models/…/infer for binary tensor data")
 	errRequest  = errors.New("request")
+	errLabel    = errors.New("unknown label of the model")
+	errVerb     = errors.New("not implemented")
 	errBug      = errors.New("internal error: a defect of preforkd, its log has the details")
 )
 
@@ -40,11 +42,13 @@ var statuses = []struct {
 	{errBinary, fasthttp.StatusBadRequest},
 	{repository.ErrUnknownModel, fasthttp.StatusNotFound},
 	{repository.ErrUnknownVersion, fasthttp.StatusNotFound},
+	{errLabel, fasthttp.StatusNotFound},
 	{errNoRoute, fasthttp.StatusNotFound},
 	{errMethod, fasthttp.StatusMethodNotAllowed},
 	{errLength, fasthttp.StatusLengthRequired},
 	{fasthttp.ErrBodyTooLarge, fasthttp.StatusRequestEntityTooLarge},
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
+	{errVerb, fasthttp.StatusNotImplemented},
 	{errNotReady, fasthttp.StatusServiceUnavailable},
 	{errRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrRefused, fasthttp.StatusServiceUnavailable},
@@ -114,10 +118,49 @@ func leavingError() error {
 	return describe(admission.ErrRefused, "this worker leaves, and what it runs does not end: try again")
 }
 
-// fail answers with err.
+// invalid is an error about a value in a body that is answered in FastAPI's form.
+type invalid struct {
+	body  []byte
+	cause *codec.Error
+}
+
+func (v *invalid) Error() string { return v.cause.Error() }
+func (v *invalid) Unwrap() error { return v.cause }
+
+// invalidated makes an invalid of what Decode returned for body.
+func invalidated(body []byte, err error) error {
+	var cause *codec.Error
+	if errors.As(err, &cause) {
+		return &invalid{body, cause}
+	}
+	return err
+}
+
+// fail answers with err, in the form of the path's protocol.
 func (a *API) fail(ctx *fasthttp.RequestCtx, err error) {
-	ctx.SetStatusCode(status(err))
-	sendJSON(ctx, codec.AppendError(ctx.Response.SwapBody(nil)[:0], err.Error()))
+	b := ctx.Response.SwapBody(nil)[:0]
+	var value *invalid
+	switch {
+	case errors.As(err, &value):
+		ctx.SetStatusCode(fasthttp.StatusUnprocessableEntity)
+		b = codec.AppendDetail(b, value.body, value.cause)
+	case inDetail(ctx):
+		ctx.SetStatusCode(status(err))
+		b = codec.AppendDetailText(b, err.Error())
+	default:
+		ctx.SetStatusCode(status(err))
+		b = codec.AppendError(b, err.Error())
+	}
+	sendJSON(ctx, b)
+}
+
+// inDetail tells whether ctx is a request to a path whose errors have FastAPI's form.
+func inDetail(ctx *fasthttp.RequestCtx) bool {
+	switch locate(ctx.URI().PathOriginal()).endpoint {
+	case predict, invocations:
+		return true
+	}
+	return false
 }
 
 // rejected describes an error of reading a request.

@@ -160,7 +160,11 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 				t.Fatal(err)
 			}
 			text, err := io.ReadAll(resp.Body)
-			if resp.Body.Close(); err != nil || resp.StatusCode != 413 || errorText(t, string(text)) != want {
+			form := "detail"
+			if length < 0 { // fasthttp has forgotten the path when it has read chunks in vain
+				form = "error"
+			}
+			if resp.Body.Close(); err != nil || resp.StatusCode != 413 || string(text) != `{"`+form+`":"`+want+`"}` {
 				t.Errorf("length %d: %d %s, %v", length, resp.StatusCode, text, err)
 			}
 		}
@@ -171,14 +175,14 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 		if _, err := io.CopyN(c, zeros{}, size); err != nil {
 			t.Fatal(err)
 		}
-		if status, body, _ := c.answer(t); status != 413 || errorText(t, body) != want {
+		if status, body, _ := c.answer(t); status != 413 || body != `{"detail":"`+want+`"}` {
 			t.Errorf("%d %s", status, body)
 		}
 	})
 	t.Run("only announced", func(t *testing.T) {
 		c := dial(t, address)
 		c.send(t, "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: "+itoa(size)+"\r\n\r\n")
-		if status, body, _ := c.answer(t); status != 413 || errorText(t, body) != want {
+		if status, body, _ := c.answer(t); status != 413 || body != `{"detail":"`+want+`"}` {
 			t.Errorf("%d %s", status, body)
 		}
 	})
@@ -186,7 +190,7 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 		c := dial(t, address)
 		c.send(t, "POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: "+itoa(size)+"\r\n\r\n")
 		status, body, h := c.answer(t)
-		if status != 413 || errorText(t, body) != want || h.Get("Connection") != "close" {
+		if status != 413 || body != `{"detail":"`+want+`"}` || h.Get("Connection") != "close" {
 			t.Errorf("%d %s %v", status, body, h)
 		}
 		if rest, err := io.ReadAll(c.r); len(rest) > 0 || err != nil {
@@ -281,9 +285,9 @@ func TestHealth(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	for _, path := range []string{"/livez", "/healthz", "/v2/health/live", "/readyz", "/v2/health/ready"} {
+	for _, path := range []string{"/livez", "/healthz", "/v2/health/live", "/readyz", "/v2/health/ready", "/ping"} {
 		want := `{"live":true}`
-		if strings.Contains(path, "ready") {
+		if strings.Contains(path, "ready") || path == "/ping" {
 			want = `{"ready":true}`
 		}
 		if status, body := get("GET", path); status != 200 || body != want {
@@ -294,7 +298,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	leaving.Store(true)
-	for path, want := range map[string]int{"/livez": 200, "/v2/health/live": 200, "/readyz": 503, "/v2/health/ready": 503} {
+	for path, want := range map[string]int{"/livez": 200, "/v2/health/live": 200, "/readyz": 503, "/v2/health/ready": 503, "/ping": 503} {
 		if status, body := get("GET", path); status != want || status == 503 && errorText(t, body) != "not ready" {
 			t.Errorf("leaving: %s: %d %s", path, status, body)
 		}

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"cmp"
-
 	"github.com/valyala/fasthttp"
 
 	"preforkd/internal/inference"
@@ -82,17 +80,14 @@ func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
 	if p.Err != nil {
 		return describe(errUnusable, "model %q does not answer POST /predict: %v", m.Name, p.Err)
 	}
-	body, err := a.content(ctx)
+	body, err := a.textBody(ctx)
 	if err != nil {
 		return err
-	}
-	if header, err := jsonLength(ctx, len(body)); err != nil || header != len(body) {
-		return cmp.Or(err, errBinary)
 	}
 	x := a.acquire(m, t.start)
 	defer a.release(x)
 	if err := x.predict.Decode(body, &m.Inputs()[p.Input], p.Row); err != nil {
-		return err
+		return invalidated(body, err)
 	}
 	if err := a.run(ctx, m, t.start, x, x.inputs(m)); err != nil {
 		return err
@@ -143,6 +138,7 @@ func (a *API) release(x *exchange) {
 	x.model = nil
 	x.infer.Trim(keepBytes)
 	x.predict.Trim(keepBytes)
+	x.serving.Trim(keepBytes)
 	for i := range x.out {
 		x.out[i].Trim(keepBytes)
 	}

@@ -24,7 +24,7 @@ var pageFiles embed.FS
 // largestSample is the longest row that people get to see in a text field.
 const largestSample = 4096
 
-// page is the answer to GET /, made once: what it shows does not change.
+// page is the answer to GET / or GET /docs, made once: what it shows does not change.
 type page struct {
 	html   []byte
 	policy string // Content-Security-Policy
@@ -51,14 +51,19 @@ type pageSample struct{ Name, Text string }
 
 // showPage answers GET /.
 func (a *API) showPage(ctx *fasthttp.RequestCtx, _ target) error {
+	a.page.send(ctx)
+	return nil
+}
+
+// send answers with p.
+func (p *page) send(ctx *fasthttp.RequestCtx) {
 	ctx.SetContentType("text/html; charset=utf-8")
 	h := &ctx.Response.Header
-	h.Set("Content-Security-Policy", a.page.policy)
+	h.Set("Content-Security-Policy", p.policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-cache")
-	ctx.Response.SetBodyRaw(a.page.html)
-	return nil
+	ctx.Response.SetBodyRaw(p.html)
 }
 
 // render makes the page. Its files are part of the program: an error in them is our bug.

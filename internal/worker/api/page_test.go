@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"html"
@@ -33,7 +34,13 @@ func elements(page, name string) (found []string) {
 }
 
 func TestPageIsWellFormed(t *testing.T) {
-	resp := get(newAPI(t, Options{}), "/")
+	a := newAPI(t, Options{})
+	for _, path := range []string{"/", "/docs"} {
+		t.Run(path, func(t *testing.T) { isWellFormed(t, get(a, path)) })
+	}
+}
+
+func isWellFormed(t *testing.T, resp *fasthttp.Response) {
 	text := string(resp.Body())
 	if resp.StatusCode() != 200 || string(resp.Header.ContentType()) != "text/html; charset=utf-8" || !strings.HasPrefix(text, "<!doctype html>") {
 		t.Fatalf("%d %s", resp.StatusCode(), resp.Header.ContentType())
@@ -83,7 +90,13 @@ func TestPageIsWellFormed(t *testing.T) {
 }
 
 func TestPageIsSelfContained(t *testing.T) {
-	resp := get(newAPI(t, Options{}), "/")
+	a := newAPI(t, Options{})
+	for _, path := range []string{"/", "/docs"} {
+		t.Run(path, func(t *testing.T) { isSelfContained(t, get(a, path)) })
+	}
+}
+
+func isSelfContained(t *testing.T, resp *fasthttp.Response) {
 	text, policy := string(resp.Body()), string(resp.Header.Peek("Content-Security-Policy"))
 	if foreign := regexp.MustCompile(`https?:|["'(]//|@import|url\(`).FindString(text); foreign != "" {
 		t.Errorf("the page refers to another host: %q", foreign)
@@ -151,5 +164,32 @@ func TestSampleLooksLikeAPicture(t *testing.T) {
 	}
 	if got, want := formatSample([]float32{1, 2}, inference.Int64), "{\"features\": [\n  1, 2\n]}"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+// TestDocsShowEveryOperation: each has its form, with the example that the OpenAPI
+// document has.
+func TestDocsShowEveryOperation(t *testing.T) {
+	a := newAPI(t, Options{})
+	text := string(get(a, "/docs").Body())
+	forms := regexp.MustCompile(`<form data-method="(GET|POST)" data-path="([^"]*)">`).FindAllStringSubmatch(text, -1)
+	doc := document(t, a)
+	if len(forms) != doc.Paths.Len() {
+		t.Errorf("%d forms, %d paths", len(forms), doc.Paths.Len())
+	}
+	for _, f := range forms {
+		item := doc.Paths.Find("/" + html.UnescapeString(f[2]))
+		if item == nil || item.GetOperation(f[1]) == nil {
+			t.Errorf("%s /%s is not in the document", f[1], f[2])
+		}
+	}
+	bodies := elements(text, "textarea")
+	for _, body := range bodies {
+		if !json.Valid([]byte(html.UnescapeString(body))) {
+			t.Errorf("the example is no JSON: %s", body)
+		}
+	}
+	if len(bodies) < 10 {
+		t.Errorf("%d examples", len(bodies))
 	}
 }

@@ -21,6 +21,14 @@ const (
 	infer
 	predict
 	stats
+	invocations
+	v1Models
+	v1Model
+	v1Metadata
+	v1Predict
+	v1Refused
+	openAPI
+	docs
 )
 
 const (
@@ -33,21 +41,30 @@ var endpoints = [...]struct {
 	allow  string
 	handle func(*API, *fasthttp.RequestCtx, target) error
 }{
-	root:       {readOnly, (*API).showPage},
-	live:       {readOnly, (*API).live},
-	ready:      {readOnly, (*API).ready},
-	server:     {readOnly, (*API).server},
-	model:      {readOnly, (*API).model},
-	modelReady: {readOnly, (*API).modelReady},
-	infer:      {postOnly, (*API).infer},
-	stats:      {readOnly, (*API).stats},
-	predict:    {postOnly, (*API).predict},
+	root:        {readOnly, (*API).showPage},
+	live:        {readOnly, (*API).live},
+	ready:       {readOnly, (*API).ready},
+	server:      {readOnly, (*API).server},
+	model:       {readOnly, (*API).model},
+	modelReady:  {readOnly, (*API).modelReady},
+	infer:       {postOnly, (*API).infer},
+	predict:     {postOnly, (*API).predict},
+	stats:       {readOnly, (*API).stats},
+	invocations: {postOnly, (*API).invocations},
+	v1Models:    {readOnly, (*API).v1Models},
+	v1Model:     {readOnly, (*API).v1Model},
+	v1Metadata:  {readOnly, (*API).v1Metadata},
+	v1Predict:   {postOnly, (*API).v1Predict},
+	v1Refused:   {postOnly, (*API).v1Refused},
+	openAPI:     {readOnly, (*API).showOpenAPI},
+	docs:        {readOnly, (*API).showDocs},
 }
 
 // target is an endpoint and the parts of the path that it takes.
 type target struct {
 	endpoint       endpoint
 	model, version []byte // empty: the default
+	label, verb    []byte // of paths below /v1; empty: none
 	start          int64  // when the request began, by now
 }
 
@@ -88,9 +105,13 @@ func locate(path []byte) target {
 		if string(parts[0]) == "predict" {
 			return target{endpoint: predict, model: parts[1]}
 		}
-		return target{}
+		return locateV1(parts[:n])
 	}
-	if string(parts[0]) != "v2" {
+	switch string(parts[0]) {
+	case "v1":
+		return locateV1(parts[:n])
+	case "v2":
+	default:
 		return target{}
 	}
 	if n == 3 && string(parts[1]) == "health" {
@@ -106,12 +127,18 @@ func single(part []byte) endpoint {
 	switch string(part) {
 	case "livez", "healthz":
 		return live
-	case "readyz":
+	case "readyz", "ping":
 		return ready
 	case "v2":
 		return server
 	case "predict":
 		return predict
+	case "invocations":
+		return invocations
+	case "openapi.json":
+		return openAPI
+	case "docs":
+		return docs
 	}
 	return nowhere
 }

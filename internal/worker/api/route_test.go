@@ -30,7 +30,15 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v2/models/digits/versions/3", 404, "Request for unknown model: 'digits' version 3 is not found"},
 		{"GET", "/v2/models/%ff%00", 404, "is not found"},
 		{"GET", "/nothing", 404, "no such path"},
-		{"POST", "/v1/models/digits:predict", 404, "no such path"},
+		{"GET", "/v1", 404, "no such path"},
+		{"GET", "/v1/models/", 404, "no such path"},
+		{"GET", "/v1/models/a/b", 404, "no such path"},
+		{"GET", "/v1/model/a", 404, "no such path"},
+		{"GET", "/v1/models/a:b", 404, "Servable not found for request: Latest(a:b)"},
+		{"GET", "/v1/models/digits:predict", 405, "method not allowed"},
+		{"GET", "/v1/models/digits/versions/1:predict", 405, "method not allowed"},
+		{"POST", "/v1/models", 405, "method not allowed"},
+		{"GET", "/invocations", 405, "method not allowed"},
 		{"GET", "//livez", 404, "no such path"},
 		{"GET", "/livez/", 404, "no such path"},
 		{"GET", "/./livez", 404, "no such path"},
@@ -76,7 +84,7 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s %s: %d %s", x.method, x.path, status, body)
 		}
 		allow := h.Get("Allow")
-		if want := map[bool]string{true: "POST", false: "GET, HEAD"}[strings.Contains(x.path, "predict") || strings.HasSuffix(x.path, "infer")]; (status == 405) != (allow != "") || status == 405 && allow != want {
+		if want := map[bool]string{true: "POST", false: "GET, HEAD"}[strings.Contains(x.path, "predict") || x.path == "/invocations" || strings.HasSuffix(x.path, "infer")]; (status == 405) != (allow != "") || status == 405 && allow != want {
 			t.Errorf("%s %s: Allow is %q", x.method, x.path, allow)
 		}
 	}
@@ -93,7 +101,7 @@ func TestDefaultModel(t *testing.T) {
 }
 
 func FuzzLocate(f *testing.F) {
-	for _, path := range []string{"/", "/v2/", "/v2/models/m/versions/1/infer", "/predict/%41", "/a/../b", "/%2e%2e", "*", "//"} {
+	for _, path := range []string{"/", "/v2/", "/v2/models/m/versions/1/infer", "/predict/%41", "/v1/models/m/versions/1:predict", "/v1/models/m/labels/l/metadata", "/v1/models/:explain", "/a/../b", "/%2e%2e", "*", "//"} {
 		f.Add([]byte(path))
 	}
 	f.Fuzz(func(t *testing.T, path []byte) {
@@ -102,12 +110,12 @@ func FuzzLocate(f *testing.F) {
 		if !bytes.Equal(path, before) {
 			t.Errorf("%q was changed to %q", before, path)
 		}
-		for _, part := range [][]byte{x.model, x.version} {
+		for _, part := range [][]byte{x.model, x.version, x.label, x.verb} {
 			if bytes.IndexByte(part, '/') >= 0 || string(part) == "." || string(part) == ".." {
 				t.Errorf("%q has the part %q", path, part)
 			}
 		}
-		if x.endpoint == nowhere && (x.model != nil || x.version != nil) || x.endpoint == infer && len(x.model) == 0 {
+		if x.endpoint == nowhere && (x.model != nil || x.version != nil || x.label != nil) || (x.endpoint == infer || x.endpoint == v1Predict) && len(x.model) == 0 {
 			t.Errorf("%q is %+v", path, x)
 		}
 	})

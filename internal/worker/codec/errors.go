@@ -12,6 +12,12 @@ type Error struct {
 	Field  string // such as "inputs[0].data[17]"; "body" for the text as a whole
 	Offset int    // in bytes from the beginning of the body; -1: none
 	Text   string
+
+	// What only AppendDetail needs: Field taken apart, which rule the value breaks, and how
+	// many elements there are and should be.
+	loc       []any // of string and int
+	rule      rule
+	got, want int
 }
 
 // Error returns field, text and offset.
@@ -38,8 +44,9 @@ type path struct {
 	n     int
 }
 
-// maxPath is the longest path there is: inputs, [0], parameters, a key.
-const maxPath = 4
+// maxPath is the longest path there is: instances, [0], a name, and the indexes of arrays
+// in one another. The form with the longest, that of TF Serving, goes no deeper.
+const maxPath = 12
 
 type part struct {
 	name  string // a key that is known
@@ -75,6 +82,22 @@ func (p *path) String() string {
 		}
 	}
 	return b.String()
+}
+
+// loc returns the path's parts: keys as string, indexes as int.
+func (p *path) loc() []any {
+	loc := make([]any, 0, p.n)
+	for _, x := range p.parts[:p.n] {
+		switch {
+		case x.name != "":
+			loc = append(loc, x.name)
+		case x.key != nil:
+			loc = append(loc, clip(x.key))
+		default:
+			loc = append(loc, x.index)
+		}
+	}
+	return loc
 }
 
 // plain tells whether key reads well without quotes.

@@ -62,6 +62,9 @@ func checkError(t *testing.T, body []byte, err error) {
 	if answer := AppendError(nil, err.Error()); !json.Valid(answer) || !utf8.Valid(answer) {
 		t.Errorf("%q: the answer is %q", body, answer)
 	}
+	if answer := AppendDetail(nil, body, e); !json.Valid(answer) || !utf8.Valid(answer) {
+		t.Errorf("%q: the answer is %q", body, answer)
+	}
 }
 
 var surrogate = regexp.MustCompile(`\\u[dD][89a-fA-F]`)

@@ -131,6 +131,11 @@ func (s *scanner) float32() (float32, bool) {
 	if v, ok := s.small(); ok {
 		return float32(v), true // exact: below 2^24
 	}
+	if s.anyFloat {
+		if v, ok := s.notFinite(); ok {
+			return float32(v), true
+		}
+	}
 	if s.i >= len(s.b) || !startsNumber(s.b[s.i]) {
 		return 0, s.unexpected("a number")
 	}
@@ -180,6 +185,11 @@ func safe(f float64) bool {
 func (s *scanner) float64() (float64, bool) {
 	if v, ok := s.small(); ok {
 		return float64(v), true
+	}
+	if s.anyFloat {
+		if v, ok := s.notFinite(); ok {
+			return v, true
+		}
 	}
 	if s.i >= len(s.b) || !startsNumber(s.b[s.i]) {
 		return 0, s.unexpected("a number")

@@ -50,7 +50,8 @@ func (r *PredictRequest) request() bool {
 	}
 	if seen == 0 {
 		s.path.push(part{name: "features"})
-		return s.fail(-1, "missing")
+		s.fail(-1, "missing")
+		return s.breaks(ruleMissing)
 	}
 	return true
 }
@@ -72,7 +73,8 @@ func (r *PredictRequest) member(key []byte) bool {
 func (r *PredictRequest) features() bool {
 	s := &r.s
 	if s.peek() != '[' {
-		return s.unexpected("an array of numbers")
+		s.unexpected("an array of numbers")
+		return s.breaks(ruleList)
 	}
 	at := s.i
 	nested, rows, width := s.nested(), 1, r.row.Width
@@ -83,7 +85,8 @@ func (r *PredictRequest) features() bool {
 		}
 	}
 	if r.row.Count >= 0 && rows != r.row.Count {
-		return s.failf(at, "%d rows, the model takes %d", rows, r.row.Count)
+		s.failf(at, "%d rows, the model takes %d", rows, r.row.Count)
+		return s.miscounts(rows, r.row.Count)
 	}
 	t := &r.Inputs[0]
 	if n := (len(s.b)-s.i)/2 + 1; width > n || rows > n/max(width, 1) {
@@ -103,7 +106,8 @@ func (r *PredictRequest) features() bool {
 		}
 		s.path.push(part{index: k})
 		if s.peek() != '[' {
-			return s.unexpected("a row")
+			s.unexpected("a row")
+			return s.breaks(ruleList)
 		}
 		if k >= rows {
 			t = nil
@@ -130,10 +134,14 @@ func (r *PredictRequest) readRow(t *inference.Tensor, k, width int) bool {
 	}
 	n, ok := codecOf(r.info.DataType).read(s, t, lo, hi, 1)
 	if !ok {
-		return false
+		if r.info.DataType == inference.Int64 {
+			return s.breaks(ruleInteger)
+		}
+		return s.breaks(ruleNumber)
 	}
 	if n != width || n == 0 {
-		return s.failf(at, "%d numbers, the model takes %s", n, r.takes(width))
+		s.failf(at, "%d numbers, the model takes %s", n, r.takes(width))
+		return s.miscounts(n, max(width, 1))
 	}
 	return true
 }

@@ -23,6 +23,9 @@ type scanner struct {
 	seen    int    // known keys of the object that is being read: see once
 	err     *Error
 
+	// anyFloat takes NaN, Infinity and -Infinity for floating-point numbers.
+	anyFloat bool
+
 	texts *inference.Tensor // takes the strings that are elements; nil: none
 	room  int               // how many it takes
 }
@@ -51,7 +54,7 @@ func (s *scanner) end() bool {
 
 // fail notes an error at offset at in the field where the scanner is.
 func (s *scanner) fail(at int, text string) bool {
-	s.err = &Error{Field: s.path.String(), Offset: at, Text: text}
+	s.err = &Error{Field: s.path.String(), Offset: at, Text: text, loc: s.path.loc()}
 	return false
 }
 
