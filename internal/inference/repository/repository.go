@@ -135,6 +135,9 @@ func (r *Repository) load(engine inference.Engine, f ipc.ModelFile) error {
 		Name: f.Name, Version: f.Version, Digest: f.Digest, Platform: engine.Platform(),
 		Row: f.Row, Settings: f.Options, model: loaded,
 	}
+	if err := declared(loaded, &f.Options); err != nil {
+		return errors.Join(err, loaded.Close())
+	}
 	if m.Predict, err = bind(loaded, f.Options.Predict); err != nil {
 		return errors.Join(err, loaded.Close())
 	}
