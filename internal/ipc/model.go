@@ -53,13 +53,24 @@ type ModelSettings struct {
 	// What follows is a config.pbtxt's alone.
 	Platform   string            `yaml:"-" json:"platform,omitempty"`
 	Backend    string            `yaml:"-" json:"backend,omitempty"`
-	Filename   string            `yaml:"-" json:"filename,omitempty"` // empty: model.onnx
+	Filename   string            `yaml:"-" json:"filename,omitempty"` // empty: DefaultModelFile
 	Inputs     []TensorSettings  `yaml:"-" json:"inputs,omitempty"`
 	Outputs    []TensorSettings  `yaml:"-" json:"outputs,omitempty"`
 	Batching   *BatchSettings    `yaml:"-" json:"batching,omitempty"`
 	Parameters map[string]string `yaml:"-" json:"parameters,omitempty"`
 	// Warmup are requests; those with files have no data yet.
 	Warmup []WarmupCase `yaml:"-" json:"-"`
+}
+
+// DefaultModelFile is the graph's file in a version's directory.
+const DefaultModelFile = "model.onnx"
+
+// ModelFile returns the graph's file in a version's directory.
+func (s *ModelSettings) ModelFile() string {
+	if s.Filename == "" {
+		return DefaultModelFile
+	}
+	return s.Filename
 }
 
 // VersionPolicy chooses versions of a model: one of its fields is set, or none, which is

@@ -11,9 +11,6 @@ import (
 	"preforkd/internal/ipc"
 )
 
-// ModelFileName is the graph's file in a version's directory.
-const ModelFileName = "model.onnx"
-
 // Options say where models lie and where their copies go.
 type Options struct {
 	Models string // the model directory
@@ -86,7 +83,7 @@ func Collect(o Options) (*Collection, error) {
 	if len(c.Models) == 0 {
 		return nil, &ipc.Failure{
 			Exit: ipc.ExitConfig, What: "models: " + o.Models + " holds no model",
-			Try: "put one at " + filepath.Join(o.Models, "NAME", "1", ModelFileName) + ", or set models to another directory",
+			Try: "put one at " + filepath.Join(o.Models, "NAME", "1", ipc.DefaultModelFile) + ", or set models to another directory",
 		}
 	}
 	return c, nil

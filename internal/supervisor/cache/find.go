@@ -35,10 +35,7 @@ func (o Options) find(name, dir string) (models []ipc.ModelFile, warnings []stri
 	if err != nil {
 		return nil, warnings, modelsFailure(dir, err)
 	}
-	file := s.Filename
-	if file == "" {
-		file = ModelFileName
-	}
+	file := s.ModelFile()
 	if len(found) == 0 {
 		return nil, warnings, &ipc.Failure{
 			Exit: ipc.ExitBoot, What: fmt.Sprintf("model %s: %s holds no version", name, dir),

@@ -59,7 +59,9 @@ type API struct {
 	Options
 	exchanges     sync.Pool // of *exchange
 	busy, leaving error
-	calls         []call // by permit
+	calls         []call        // by permit
+	shortest      time.Duration // that a request of some model may take
+	narrowed      bool          // some model has a limit of its own for bodies
 	page          page
 }
 
@@ -102,6 +104,7 @@ func New(o Options) *API {
 		}
 		a.calls[i].stop = stop
 	}
+	a.survey()
 	a.exchanges.New = func() any { return new(exchange) }
 	a.page = a.render()
 	return a

@@ -20,11 +20,19 @@ const (
 	modelReady
 	infer
 	predict
+	modelConfig
+	index
+	control
+	systemMemory
+	cudaMemory
+	trace
+	logging
 )
 
 const (
 	readOnly = "GET, HEAD"
 	postOnly = "POST"
+	both     = "GET, HEAD, POST"
 )
 
 // endpoints has the handler of each endpoint and the methods that it allows.
@@ -40,6 +48,14 @@ var endpoints = [...]struct {
 	modelReady: {readOnly, (*API).modelReady},
 	infer:      {postOnly, (*API).infer},
 	predict:    {postOnly, (*API).predict},
+
+	modelConfig:  {readOnly, (*API).modelConfig},
+	index:        {postOnly, (*API).index},
+	control:      {postOnly, (*API).control},
+	systemMemory: {both, unsupported("system shared memory", noMemory)},
+	cudaMemory:   {both, unsupported("CUDA shared memory", noMemory)},
+	trace:        {both, unsupported("tracing", "preforkd keeps no traces: its metrics and its log tell of requests that take long")},
+	logging:      {both, unsupported("logging over HTTP", "one worker would change and the others not: set log.level and preforkd reload")},
 }
 
 // target is an endpoint and the parts of the path that it takes.
@@ -59,7 +75,7 @@ func (a *API) route(ctx *fasthttp.RequestCtx, start int64) error {
 		return errNoRoute
 	}
 	e := &endpoints[t.endpoint]
-	if allowed := ctx.IsPost() && e.allow == postOnly || (ctx.IsGet() || ctx.IsHead()) && e.allow == readOnly; !allowed {
+	if allowed := ctx.IsPost() && e.allow != readOnly || (ctx.IsGet() || ctx.IsHead()) && e.allow != postOnly; !allowed {
 		ctx.Response.Header.Set("Allow", e.allow)
 		return errMethod
 	}
@@ -86,7 +102,6 @@ func locate(path []byte) target {
 		if string(parts[0]) == "predict" {
 			return target{endpoint: predict, model: parts[1]}
 		}
-		return target{}
 	}
 	if string(parts[0]) != "v2" {
 		return target{}
@@ -94,8 +109,8 @@ func locate(path []byte) target {
 	if n == 3 && string(parts[1]) == "health" {
 		return target{endpoint: health(parts[2])}
 	}
-	if string(parts[1]) != "models" {
-		return target{}
+	if n == 2 || string(parts[1]) != "models" {
+		return locateExtension(parts[1:n])
 	}
 	return locateModel(parts[2:n])
 }
@@ -125,7 +140,7 @@ func health(part []byte) endpoint {
 }
 
 // locateModel finds the endpoint of what follows /v2/models:
-// NAME[/versions/VERSION][/ready|/infer].
+// NAME[/versions/VERSION][/ready|/infer|/config], and NAME/trace/setting.
 func locateModel(parts [][]byte) target {
 	t := target{endpoint: model, model: parts[0]}
 	parts = parts[1:]
@@ -136,10 +151,15 @@ func locateModel(parts [][]byte) target {
 	switch {
 	case len(parts) == 0:
 		return t
+	case isTrace(parts) && t.version == nil:
+		t.endpoint = trace
+		return t
 	case len(parts) > 1:
 		return target{}
 	}
 	switch string(parts[0]) {
+	case "config":
+		t.endpoint = modelConfig
 	case "ready":
 		t.endpoint = modelReady
 	case "infer":

@@ -26,6 +26,7 @@ type ServerOptions struct {
 	HeaderTimeout  time.Duration // for a request's header; kept by the connections, named in answers
 	RequestTimeout time.Duration // for its body
 	MaxConnections int
+	bodyOf         string // the setting that MaxBody is of; see narrow
 }
 
 // Server returns a server that answers with a. The caller serves and stops it.
@@ -35,7 +36,7 @@ func (a *API) Server(o ServerOptions) *fasthttp.Server {
 		Name:           serverName,
 		ErrorHandler:   func(ctx *fasthttp.RequestCtx, err error) { a.reject(ctx, err, &o) },
 		ExpectHandler:  func(ctx *fasthttp.RequestCtx) int { return a.expect(ctx, &o) },
-		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig { return received(h, &o) },
+		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig { return received(h, a.narrow(h, &o)) },
 
 		MaxRequestBodySize: o.MaxBody,
 		ReadBufferSize:     headerBytes,
@@ -58,13 +59,13 @@ func received(h *fasthttp.RequestHeader, o *ServerOptions) fasthttp.RequestConfi
 	if n := h.ContentLength(); n == 0 || n == -2 { // -2: neither a length nor chunks
 		return fasthttp.RequestConfig{}
 	}
-	return fasthttp.RequestConfig{ReadTimeout: o.RequestTimeout}
+	return fasthttp.RequestConfig{ReadTimeout: o.RequestTimeout, MaxRequestBodySize: o.MaxBody}
 }
 
 // expect answers Expect: 100-continue. A body that would be refused is refused before
 // it is sent (RFC 9110, section 10.1.1).
 func (a *API) expect(ctx *fasthttp.RequestCtx, o *ServerOptions) int {
-	if ctx.Request.Header.ContentLength() <= o.MaxBody {
+	if ctx.Request.Header.ContentLength() <= a.narrow(&ctx.Request.Header, o).MaxBody {
 		return fasthttp.StatusContinue
 	}
 	a.refuse(ctx, fasthttp.ErrBodyTooLarge, o)
@@ -84,7 +85,7 @@ func (a *API) refuse(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 	if a.WorkerHeader != "" {
 		ctx.Response.Header.Set(workerHeader, a.WorkerHeader)
 	}
-	a.fail(ctx, rejected(err, o))
+	a.fail(ctx, rejected(err, a.narrow(&ctx.Request.Header, o)))
 }
 
 // discard reads what a client still sends. Closing a connection on which bytes are
