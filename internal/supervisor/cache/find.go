@@ -54,7 +54,7 @@ func (o Options) find(name, dir string) (models []ipc.ModelFile, warnings []stri
 		if _, err := os.Stat(m.Source); err != nil {
 			return nil, warnings, &ipc.Failure{
 				Exit: ipc.ExitBoot, What: fmt.Sprintf("model %s: %v", name, err), Err: err,
-				Try: "put the model there, or name its file with default_model_filename in " + filepath.Join(dir, tritonName),
+				Try: "put the model there",
 			}
 		}
 		models = append(models, m)

@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"preforkd/internal/inference"
+	"preforkd/internal/inference/repository"
 	"preforkd/internal/ipc"
+	"preforkd/internal/worker/admission"
 )
 
 // TestModelsOwnBodyLimit: it holds for requests of the model, in all their forms, and for
@@ -107,6 +110,47 @@ func TestPathOf(t *testing.T) {
 	} {
 		if got := string(pathOf([]byte(uri))); got != want {
 			t.Errorf("%q: %q, want %q", uri, got, want)
+		}
+	}
+}
+
+// TestRunOutlastsTheModelsOwnTimeout: whether it can be stopped or not.
+func TestRunOutlastsTheModelsOwnTimeout(t *testing.T) {
+	info := []inference.TensorInfo{tensor("x", inference.FP32, -1, 1)}
+	end := make(chan struct{})
+	engine := engine{
+		"stops": {in: info, out: info, runUntil: func(s *stop, _, _ []inference.Tensor) error {
+			<-s.done()
+			return inference.ErrStopped
+		}},
+		"goes on": {in: info, out: info, runUntil: func(*stop, []inference.Tensor, []inference.Tensor) error {
+			<-end
+			return nil
+		}},
+	}
+	var files []ipc.ModelFile
+	for name := range engine {
+		files = append(files, ipc.ModelFile{Name: name, Version: "1", Path: name, Options: ipc.ModelSettings{
+			Limits: ipc.ModelLimits{Timeout: 30 * time.Millisecond},
+		}})
+	}
+	r, err := repository.Load(engine, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	a := New(Options{Models: r, Permits: admission.New(2), RequestTimeout: time.Minute})
+	ctx, cancel := context.WithCancel(context.Background())
+	watched := make(chan struct{})
+	go func() { a.Watch(ctx); close(watched) }()
+	t.Cleanup(func() { cancel(); <-watched })
+	address := serve(t, a, limits)
+	t.Cleanup(func() { close(end) }) // before the server ends
+	for _, path := range []string{"/v2/models/stops/infer", "/v2/models/goes%20on/infer"} {
+		c := dial(t, address)
+		c.send(t, post(path, `{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[1]}]}`))
+		if status, body, _ := c.answer(t); status != 504 || !strings.Contains(body, "within the model's limits.timeout, which is 30ms") {
+			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
 }
