@@ -255,8 +255,8 @@ func TestModelFilesAreKeptAsLongAsNeeded(t *testing.T) {
 	write(t, filepath.Join(models, "digits/1/model.onnx"), "no model")
 	ends(t, socket, []string{"reload"}, ipc.ExitRolledBack)
 	holds(3)
-	other, second := reloadable(t, testkit.Options{Cache: cache, Set: []string{"predict.model=digits"}}) // with four models of its own
-	holds(7)
+	other, second := reloadable(t, testkit.Options{Cache: cache, Set: []string{"predict.model=digits"}}) // with five models of its own
+	holds(8)
 	must(t, socket, []string{"rollback"}, "serves") // 5 as 4: 3, 4, 5
 	must(t, socket, []string{"rollback", "4"}, "serves")
 	must(t, socket, []string{"rollback", "5"}, "serves")
