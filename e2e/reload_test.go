@@ -116,7 +116,7 @@ func TestBadReloads(t *testing.T) {
 			write(t, filepath.Join(models, "digits/warmup.json"), `[{"reqest":{}}]`)
 		}, ipc.ExitConfig, []string{"warmup.json", "reqest"}},
 		{"no model left", func(t *testing.T, models, _ string) {
-			for _, m := range []string{"digits", "digits-cnn", "digits-forest", "digits-gbdt"} {
+			for _, m := range []string{"digits", "digits-cnn", "digits-forest", "digits-gbdt", "digits-int8"} {
 				if err := os.RemoveAll(filepath.Join(models, m)); err != nil {
 					t.Fatal(err)
 				}

@@ -137,7 +137,7 @@ func TestGenerationsAreListed(t *testing.T) {
 		differ string
 	}{{4, "rollback to 2", "[log.level: debug -> info]"}, {3, "reload command", "[log.level: info -> debug]"}, {2, "HUP", "[]"}} {
 		g := all[i]
-		if g.Number != want.number || g.Cause != want.cause || fmt.Sprint(g.Differences) != want.differ || g.Serves != (i == 0) || len(g.Models) != 4 {
+		if g.Number != want.number || g.Cause != want.cause || fmt.Sprint(g.Differences) != want.differ || g.Serves != (i == 0) || len(g.Models) != 5 {
 			t.Errorf("%+v", g)
 		}
 	}
@@ -218,7 +218,7 @@ func TestRollbackWithoutModelFiles(t *testing.T) {
 // TestModelFilesAreKeptAsLongAsNeeded counts the copies in the cache.
 func TestModelFilesAreKeptAsLongAsNeeded(t *testing.T) {
 	models, cache := copyModels(t), t.TempDir()
-	for _, m := range []string{"digits-cnn", "digits-forest", "digits-gbdt"} {
+	for _, m := range []string{"digits-cnn", "digits-forest", "digits-gbdt", "digits-int8"} {
 		if err := os.RemoveAll(filepath.Join(models, m)); err != nil {
 			t.Fatal(err)
 		}
@@ -255,8 +255,8 @@ func TestModelFilesAreKeptAsLongAsNeeded(t *testing.T) {
 	write(t, filepath.Join(models, "digits/1/model.onnx"), "no model")
 	ends(t, socket, []string{"reload"}, ipc.ExitRolledBack)
 	holds(3)
-	other, second := reloadable(t, testkit.Options{Cache: cache, Set: []string{"predict.model=digits"}}) // with four models of its own
-	holds(7)
+	other, second := reloadable(t, testkit.Options{Cache: cache, Set: []string{"predict.model=digits"}}) // with five models of its own
+	holds(8)
 	must(t, socket, []string{"rollback"}, "serves") // 5 as 4: 3, 4, 5
 	must(t, socket, []string{"rollback", "4"}, "serves")
 	must(t, socket, []string{"rollback", "5"}, "serves")

@@ -46,6 +46,7 @@ var rooms = map[string]room{
 	"internal/supervisor/process": {1, super, false},
 	"internal/supervisor/machine": {1, super, false},
 	"internal/supervisor/cache":   {1, super, false},
+	"internal/supervisor/pbtxt":   {1, super, true},
 	"internal/supervisor/probe":   {1, super, false},
 	"internal/supervisor/upgrade": {1, super, false},
 	"internal/ipc/activation":     {1, shared, false},
@@ -83,6 +84,7 @@ var fences = []struct {
 	{"github.com/urfave/cli/v2", []string{"cmd/supervisor", "cmd/worker"}},
 	{"github.com/shirou/gopsutil/v3", []string{"internal/supervisor/machine"}},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}},
+	{"github.com/alecthomas/participle/v2", []string{"internal/supervisor/pbtxt"}},
 	{"github.com/prometheus", []string{"internal/supervisor/metrics"}},
 	{"k8s.io", nil}, // tests only
 	{"sigs.k8s.io", nil},

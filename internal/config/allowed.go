@@ -75,7 +75,7 @@ func (s spec) permits(v reflect.Value) error {
 // lacks says whether v is a list that must not be empty, or a value that nobody
 // has set and that may not be used as it is.
 func (s spec) lacks(v reflect.Value) bool {
-	if s.def != "" || s.use != plain {
+	if s.def != "" || s.use != plain || s.optional {
 		return false
 	}
 	if shapeOf(v.Type()) == list {
@@ -99,7 +99,7 @@ func (s spec) nearest(text string) string {
 func wants(t reflect.Type, s spec) string {
 	switch shapeOf(t) {
 	case section, named:
-		return "settings below it, indented"
+		return wantsShort(t) + "settings below it, indented"
 	case list:
 		return "a list, such as " + example(t.Elem())
 	}

@@ -62,7 +62,11 @@ func (d *decoder) decode(data []byte, v reflect.Value) {
 // value writes node into v, whatever its shape.
 func (d *decoder) value(key string, node ast.Node, v reflect.Value, s spec) {
 	switch shapeOf(v.Type()) {
-	case section, named:
+	case section:
+		if !d.short(key, node, v) {
+			d.mapping(key, node, v, s)
+		}
+	case named:
 		d.mapping(key, node, v, s)
 	case list:
 		d.list(key, node, v, s)
@@ -159,7 +163,7 @@ func (d *decoder) field(prefix, name string, e *ast.MappingValueNode, v reflect.
 	case byFile:
 		d.secretFrom(prefix, name, e.Value, v.Field(f.index))
 	case plain:
-		d.value(prefix+name, e.Value, v.Field(f.index), f.spec)
+		d.value(prefix+name, e.Value, f.spec.valueOf(v.Field(f.index)), f.spec)
 	}
 }
 

@@ -21,6 +21,9 @@ type spec struct {
 	nonempty bool
 	atStart  bool // it holds from the start of the service
 	use      use
+	optional bool   // nobody need set it, though its zero value is not allowed
+	size     bool   // an int64 that is written like Bytes
+	short    string // how it is written in place of its section; see short.go
 }
 
 // use tells the two keys of a secret from ordinary ones.
@@ -45,11 +48,14 @@ func fieldsOf(t reflect.Type) []field {
 		if name == "" || name == "-" || !f.IsExported() {
 			continue
 		}
-		s := spec{def: f.Tag.Get("default"), atStart: f.Tag.Get("holds") == "start"}
+		s := spec{
+			def: f.Tag.Get("default"), atStart: f.Tag.Get("holds") == "start",
+			optional: f.Tag.Get("optional") == "true", size: f.Tag.Get("unit") == "bytes", short: f.Tag.Get("short"),
+		}
 		if check := f.Tag.Get("check"); check == "nonempty" {
 			s.nonempty = true
 		} else if check != "" {
-			s.allowed = parseAllowed(elem(f.Type), check)
+			s.allowed = parseAllowed(s.typeOf(elem(f.Type)), check)
 		}
 		if f.Tag.Get("secret") == "true" {
 			fields = append(fields,

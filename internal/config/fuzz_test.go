@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"preforkd/internal/ipc"
 )
 
 // FuzzLoad: whatever a file holds, there is no panic, each problem lies within it,
@@ -24,7 +26,7 @@ func FuzzLoad(f *testing.F) {
 		"log: &a {level: info}\nhttp: *a\n<<: *a\n", "? a\n: b\n", "models: |\n  a\n", "models: >-\n a\n\n b\n",
 		"%YAML 1.2\n---\na", "worker: {command: [a, \"\\x41\\u00e9\\U0001F600\", 'b''c']}", "!!map {a: b}",
 		"[[[[{a: [", "- - - a", "models:\n- a\n", "workers: 0x1F", "log: {level}", "\"log\": {\"level\": \"info\"}",
-		"door: {code: x, code_file: y}\n", "floors: {a: {rooms: [{use: work}]}}", "a: 'b\n\n c'\n", "log: # c\n  # d\n  file: a#b # c\n",
+		"door: {code: x, code_file: y}\n", "versions: all\nlimits: {max_body: 1MiB}", "versions: [1, 3]\nlabels: {a: 1}", "floors: {a: {rooms: [{use: work}]}}", "a: 'b\n\n c'\n", "log: # c\n  # d\n  file: a#b # c\n",
 	} {
 		f.Add([]byte(text))
 	}
@@ -37,6 +39,7 @@ func FuzzLoad(f *testing.F) {
 		decodeAndCheck(t, data, &c)
 		var h house
 		decodeAndCheck(t, data, &h)
+		_ = Decode("config.yaml", data, new(ipc.ModelSettings)) // which has short forms
 	})
 }
 

@@ -26,45 +26,10 @@ type ModelFile struct {
 	Digest  string        `json:"digest"`  // hexadecimal SHA-256 over the files of the version
 	Bytes   int64         `json:"bytes"`   // of those files together
 	Files   []string      `json:"files"`   // their names below the directory of Path
-	Options ModelSettings `json:"options"` // its config.yaml
+	Options ModelSettings `json:"options"` // its config.yaml or config.pbtxt
 	// Row is its row of the scoreboard's section models, from 1 on; 0: it has none, and
 	// nobody can be told that it is quarantined.
 	Row int `json:"row,omitempty"`
-	// Warmup is its warmup.json, empty without one.
+	// Warmup are the requests of its warmup.json and its config.pbtxt.
 	Warmup []WarmupCase `json:"warmup,omitempty"`
-}
-
-// WarmupCase is one request of a model's warmup.json, which a new worker answers before
-// it may serve, with the answer that is expected.
-type WarmupCase struct {
-	// Request is the body of an inference request, as clients send it.
-	Request json.RawMessage `json:"request"`
-	// Outputs are expected values by name of output, flat and row-major; outputs that
-	// are not named need only be finite.
-	Outputs map[string][]float64 `json:"outputs,omitempty"`
-	// Tolerance is how far a value may be from the expected one.
-	Tolerance float64 `json:"tolerance,omitempty"`
-}
-
-// ModelSettings is the content of a model's config.yaml; the zero value is that of
-// a model without one.
-type ModelSettings struct {
-	// Version to serve; empty: the highest.
-	Version string `yaml:"version" json:"version,omitempty"`
-	// Description is shown to people.
-	Description string          `yaml:"description" json:"description,omitempty"`
-	Predict     PredictSettings `yaml:"predict" json:"predict"`
-	// Labels are names of versions, such as stable or canary.
-	Labels map[string]string `yaml:"labels" json:"labels,omitempty"`
-}
-
-// PredictSettings names the tensors that POST /predict uses. An empty name is
-// derived from the model: its only input, its first integer output, its first
-// floating-point output.
-type PredictSettings struct {
-	Input         string `yaml:"input" json:"input,omitempty"`
-	Label         string `yaml:"label" json:"label,omitempty"`
-	Probabilities string `yaml:"probabilities" json:"probabilities,omitempty"`
-	// Sample is one row of features that people may try the model with.
-	Sample []float32 `yaml:"sample" json:"sample,omitempty"`
 }

@@ -12,6 +12,7 @@ import (
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/supervisor/cache"
 	"preforkd/internal/supervisor/machine"
+	"preforkd/internal/supervisor/pbtxt"
 	"preforkd/internal/supervisor/sizing"
 )
 
@@ -84,7 +85,7 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 	if !ok {
 		var err error
 		if found, err = cache.Collect(cache.Options{
-			Models: c.Models, Cache: c.Cache.Dir, Decode: config.Decode,
+			Models: c.Models, Cache: c.Cache.Dir, Decode: config.Decode, DecodeText: pbtxt.Decode,
 			Shared: filepath.Dir(c.Cache.Dir) == "/var/tmp", Readable: p.gen.hasOthers(),
 		}); err != nil {
 			return err
@@ -371,7 +372,7 @@ func checkDefaultModel(p *pool) error {
 		names = append(names, m.Name)
 	}
 	return &ipc.Failure{
-		Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %s is not in %s, which holds %s", config.PoolKey(p.name, "predict.model"), want, p.cfg.Models, strings.Join(names, ", ")),
+		Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %s is not in %s, which holds %s", config.PoolKey(p.name, "predict.model"), want, p.cfg.Models, strings.Join(slices.Compact(names), ", ")),
 		Try: "name a model that is there, or remove the setting",
 	}
 }

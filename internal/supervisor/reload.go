@@ -77,32 +77,6 @@ func differences(started *config.Config, old, next *generation) []string {
 	return lines
 }
 
-// modelDifferences does that for models.
-func modelDifferences(old, next []ipc.ModelFile) (lines []string) {
-	was := map[string]ipc.ModelFile{}
-	for _, m := range old {
-		was[m.Name] = m
-	}
-	for _, m := range next {
-		before, ok := was[m.Name]
-		delete(was, m.Name)
-		switch {
-		case !ok:
-			lines = append(lines, fmt.Sprintf("model %s: new, version %s", m.Name, m.Version))
-		case before.Version != m.Version:
-			lines = append(lines, fmt.Sprintf("model %s: version %s -> %s", m.Name, before.Version, m.Version))
-		case before.Digest != m.Digest:
-			lines = append(lines, fmt.Sprintf("model %s: version %s has other content", m.Name, m.Version))
-		}
-	}
-	for _, m := range old {
-		if _, gone := was[m.Name]; gone {
-			lines = append(lines, fmt.Sprintf("model %s: removed", m.Name))
-		}
-	}
-	return lines
-}
-
 // onPrepared starts the canary, or ends a reload whose generation could not be made.
 func (s *Supervisor) onPrepared(e preparedEvent) {
 	op := e.op

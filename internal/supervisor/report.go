@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -185,6 +186,7 @@ func (s *Supervisor) announce(ready int) {
 	for _, m := range s.gen.models {
 		names = append(names, m.Name)
 	}
+	names = slices.Compact(names) // of several versions
 	s.log.Info("service ready", "workers", ready, "listen", strings.Join(urls, " "),
 		"models", strings.Join(names, ","), "took", s.now().Round(time.Millisecond))
 	models := ""

@@ -48,7 +48,7 @@ type reports struct {
 	ended bool
 }
 
-// Options say what to start. The zero value serves the four digit models with two
+// Options say what to start. The zero value serves the digit models with two
 // workers on a port of the kernel's choice.
 type Options struct {
 	Models  string   // directory; empty: the repository's

@@ -48,8 +48,11 @@ func testFailure(file *ipc.ModelFile, index int, err error) error {
 		f.Try = "correct the model, or write a warmup.json with a request that it answers"
 		return f
 	}
-	path := filepath.Join(filepath.Dir(filepath.Dir(file.Source)), "warmup.json") // beside the versions
-	f.What = fmt.Sprintf("self-test of model %s, version %s: %s, request %d: %v", file.Name, file.Version, path, index, err)
+	from := file.Warmup[index].From
+	if from == "" { // a supervisor of an earlier version made the manifest
+		from = fmt.Sprintf("%s, request %d", filepath.Join(filepath.Dir(filepath.Dir(file.Source)), "warmup.json"), index)
+	}
+	f.What = fmt.Sprintf("self-test of model %s, version %s: %s: %v", file.Name, file.Version, from, err)
 	f.Try = "correct the model or this file"
 	return f
 }
@@ -63,6 +66,10 @@ func (w *worker) answer(m *repository.Model, c *ipc.WarmupCase) error {
 			return fmt.Errorf("its body: %w", err)
 		}
 		in = r.Inputs
+	} else if len(c.Inputs) > 0 {
+		if err := described(&in, m.Inputs(), c.Inputs); err != nil {
+			return err
+		}
 	} else if err := zeros(&in, m.Inputs()); err != nil {
 		return err
 	}

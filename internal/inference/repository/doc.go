@@ -1,5 +1,6 @@
 // Package repository holds the models that a worker serves: it loads every file of
-// its generation, binds each to POST /predict, and finds a model by name and version.
+// its generation, compares each with what its settings say of inputs and outputs, binds it
+// to POST /predict, and finds a model by name and version.
 //
 // Called by the worker, which loads and closes it, and by worker/api. It never looks
 // for files (the manifest names them) and never decides which version an operator

@@ -39,9 +39,6 @@ func (m *Model) Inputs() []inference.TensorInfo { return m.model.Inputs() }
 // Outputs returns the model's outputs in its own order. Callers do not change them.
 func (m *Model) Outputs() []inference.TensorInfo { return m.model.Outputs() }
 
-// MaxBatch is how many elements a batch may have; 0: the model takes none.
-func (m *Model) MaxBatch() int { return 0 }
-
 // Run is inference.Model's Run, for any goroutine: a run waits for the one before it.
 // With one permit in a worker it never waits.
 func (m *Model) Run(in, out []inference.Tensor) error { return m.RunUntil(nil, in, out) }
@@ -137,6 +134,9 @@ func (r *Repository) load(engine inference.Engine, f ipc.ModelFile) error {
 	m := &Model{
 		Name: f.Name, Version: f.Version, Digest: f.Digest, Platform: engine.Platform(),
 		Row: f.Row, Settings: f.Options, model: loaded,
+	}
+	if err := declared(loaded, &f.Options); err != nil {
+		return errors.Join(err, loaded.Close())
 	}
 	if m.Predict, err = bind(loaded, f.Options.Predict); err != nil {
 		return errors.Join(err, loaded.Close())

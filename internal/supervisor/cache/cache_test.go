@@ -10,6 +10,7 @@ import (
 
 	"preforkd/internal/config"
 	"preforkd/internal/ipc"
+	"preforkd/internal/supervisor/pbtxt"
 )
 
 func write(t *testing.T, path, text string) {
@@ -32,7 +33,7 @@ func places(t *testing.T) dirs {
 }
 
 func (p dirs) collect() (*Collection, error) {
-	return Collect(Options{Models: p.models, Cache: p.cache, Decode: config.Decode})
+	return Collect(Options{Models: p.models, Cache: p.cache, Decode: config.Decode, DecodeText: pbtxt.Decode})
 }
 
 func (p dirs) must(t *testing.T) *Collection {

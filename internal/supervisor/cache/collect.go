@@ -2,20 +2,14 @@ package cache
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"preforkd/internal/ipc"
 )
-
-// ModelFileName is the graph's file in a version's directory.
-const ModelFileName = "model.onnx"
 
 // Options say where models lie and where their copies go.
 type Options struct {
@@ -28,12 +22,15 @@ type Options struct {
 	Readable bool
 	// Decode reads a model's config.yaml; its error names file and line.
 	Decode func(file string, data []byte, into any) error
+	// DecodeText reads the config.pbtxt of the model called name; so do its error and its
+	// warnings.
+	DecodeText func(file, name string, data []byte, into *ipc.ModelSettings) (warnings []string, err error)
 }
 
 // Collection is what Collect found.
 type Collection struct {
-	Models   []ipc.ModelFile // by name
-	Warnings []string        // entries of the model directory that are no models
+	Models   []ipc.ModelFile // by name, the versions of one from the lowest on
+	Warnings []string        // what is no model, and settings without effect
 	Lease    *Lease          // of the copies; the caller's to close
 }
 
@@ -67,22 +64,17 @@ func Collect(o Options) (*Collection, error) {
 			c.Warnings = append(c.Warnings, dir+" is no directory: not a model")
 			continue
 		}
-		m, err := find(entry.Name(), dir, o.Decode)
-		var copied *os.File
-		if err == nil {
-			copied, err = store(o.Cache, &m)
-		}
-		if err == nil && o.Readable {
-			if err = openToAll(o.Cache, filepath.Dir(m.Path)); err != nil {
-				copied.Close()
-			}
-		}
+		models, warnings, err := o.find(entry.Name(), dir)
+		c.Warnings = append(c.Warnings, warnings...)
 		if err != nil {
 			bad = append(bad, err)
 			continue
 		}
-		c.Models = append(c.Models, m)
-		c.Lease.dirs = append(c.Lease.dirs, copied)
+		for _, m := range models {
+			if err := c.add(o, m); err != nil {
+				bad = append(bad, err)
+			}
+		}
 	}
 	if len(bad) > 0 {
 		c.Lease.Close()
@@ -91,10 +83,27 @@ func Collect(o Options) (*Collection, error) {
 	if len(c.Models) == 0 {
 		return nil, &ipc.Failure{
 			Exit: ipc.ExitConfig, What: "models: " + o.Models + " holds no model",
-			Try: "put one at " + filepath.Join(o.Models, "NAME", "1", ModelFileName) + ", or set models to another directory",
+			Try: "put one at " + filepath.Join(o.Models, "NAME", "1", ipc.DefaultModelFile) + ", or set models to another directory",
 		}
 	}
 	return c, nil
+}
+
+// add copies m into the cache.
+func (c *Collection) add(o Options, m ipc.ModelFile) error {
+	copied, err := store(o.Cache, &m)
+	if err != nil {
+		return err
+	}
+	if o.Readable {
+		if err := openToAll(o.Cache, filepath.Dir(m.Path)); err != nil {
+			copied.Close()
+			return err
+		}
+	}
+	c.Models = append(c.Models, m)
+	c.Lease.dirs = append(c.Lease.dirs, copied)
+	return nil
 }
 
 // makeDirectories makes those of the cache. The copies' is ours; the cache itself may be
@@ -175,87 +184,6 @@ func ownDirectory(dir string) error {
 		}
 	}
 	return nil
-}
-
-// find chooses the version of the model in dir.
-func find(name, dir string, decode func(string, []byte, any) error) (ipc.ModelFile, error) {
-	m := ipc.ModelFile{Name: name}
-	settings := filepath.Join(dir, "config.yaml")
-	data, err := os.ReadFile(settings)
-	switch {
-	case err == nil:
-		if err := decode(settings, data, &m.Options); err != nil {
-			return m, &ipc.Failure{Exit: ipc.ExitConfig, What: err.Error(), Err: err}
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return m, modelsFailure(settings, err)
-	}
-	found, err := versions(dir)
-	if err != nil {
-		return m, modelsFailure(dir, err)
-	}
-	if len(found) == 0 {
-		return m, &ipc.Failure{
-			Exit: ipc.ExitBoot, What: fmt.Sprintf("model %s: %s holds no version", name, dir),
-			Try: "put the model at " + filepath.Join(dir, "1", ModelFileName),
-		}
-	}
-	m.Version = found[len(found)-1]
-	if want := m.Options.Version; want != "" {
-		if !slices.Contains(found, want) {
-			return m, &ipc.Failure{
-				Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: version: %s is not there, only %s", settings, want, strings.Join(found, ", ")),
-				Try: "name a version that is there, or remove the line to serve the highest",
-			}
-		}
-		m.Version = want
-	}
-	if m.Warmup, err = warmup(filepath.Join(dir, "warmup.json")); err != nil {
-		return m, err
-	}
-	m.Source = filepath.Join(dir, m.Version, ModelFileName)
-	if _, err := os.Stat(m.Source); err != nil {
-		return m, &ipc.Failure{Exit: ipc.ExitBoot, What: fmt.Sprintf("model %s: %v", name, err), Err: err}
-	}
-	return m, nil
-}
-
-// warmup reads a model's warmup.json, if there is one.
-func warmup(path string) ([]ipc.WarmupCase, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, modelsFailure(path, err)
-	}
-	return parseWarmup(path, data)
-}
-
-// versions returns the versions in dir, lowest first. A version is a decimal number
-// from 1 on, without leading zeros: one version has one name.
-func versions(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for _, entry := range entries {
-		n, err := strconv.ParseUint(entry.Name(), 10, 63)
-		if err != nil || n == 0 || strconv.FormatUint(n, 10) != entry.Name() {
-			continue
-		}
-		if st, err := os.Stat(filepath.Join(dir, entry.Name())); err == nil && st.IsDir() {
-			found = append(found, entry.Name())
-		}
-	}
-	slices.SortFunc(found, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(a) - len(b)
-		}
-		return strings.Compare(a, b)
-	})
-	return found, nil
 }
 
 // joined makes one failure of several; the status is that of the first.

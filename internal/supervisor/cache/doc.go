@@ -5,12 +5,12 @@
 // copying the next version half-way therefore changes nothing that runs and nothing
 // that a crashed worker's replacement loads.
 //
-// Called by the supervisor before it starts a generation. It decides which version of
-// a model is served (the highest, unless config.yaml names one) and nothing else, and
-// it does not look into the files: the engine does, in a worker.
+// Called by the supervisor before it starts a generation. It decides which versions of
+// a model are loaded (the highest, unless its settings choose others) and nothing else,
+// and it does not look into the files: the engine does, in a worker.
 //
 // Layout of the model directory: <name>/<version>/model.onnx and files beside it
-// (external data), <name>/config.yaml. Layout of the cache: models/<digest>/ with the
+// (external data), <name>/config.yaml or config.pbtxt, warmup.json. Layout of the cache: models/<digest>/ with the
 // same files. An entry appears by a rename and never changes afterwards, so several
 // supervisors may share a cache. What a supervisor may still load it has a lease on; Sweep
 // removes the rest. All functions may be called from any goroutine.

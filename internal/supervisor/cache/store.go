@@ -43,7 +43,7 @@ func store(cache string, m *ipc.ModelFile) (*os.File, error) {
 		dir.Close()
 		return nil, err
 	}
-	m.Path = filepath.Join(entry(cache, m.Digest), ModelFileName)
+	m.Path = filepath.Join(entry(cache, m.Digest), filepath.Base(m.Source))
 	for {
 		err := place(tmp, entry(cache, m.Digest), m.Digest)
 		if err == nil && same(dir, entry(cache, m.Digest)) {
@@ -88,7 +88,7 @@ func stored(cache string, c copied, m *ipc.ModelFile) *os.File {
 		dir.Close()
 		return nil
 	}
-	m.Digest, m.Bytes, m.Files, m.Path = c.digest, c.bytes, c.files, filepath.Join(path, ModelFileName)
+	m.Digest, m.Bytes, m.Files, m.Path = c.digest, c.bytes, c.files, filepath.Join(path, filepath.Base(m.Source))
 	return dir
 }
 

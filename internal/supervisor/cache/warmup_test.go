@@ -56,6 +56,9 @@ func FuzzWarmup(f *testing.F) {
 			}
 			return
 		}
+		for i := range cases {
+			cases[i].From = ""
+		}
 		text, err := json.Marshal(cases)
 		if err != nil {
 			t.Fatalf("not for a manifest: %v", err)

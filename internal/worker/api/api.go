@@ -63,9 +63,11 @@ type API struct {
 	Options
 	exchanges     sync.Pool // of *exchange
 	busy, leaving error
-	calls         []call // by permit
+	calls         []call        // by permit
+	shortest      time.Duration // that a request of some model may take
+	narrowed      bool          // some model has a limit of its own for bodies
 	page          page
-	maxBody       int // bytes of a body, also after decompression; 0: any
+	limits        ServerOptions // of the server; zero without one
 	documents     func() *documents
 }
 
@@ -120,6 +122,7 @@ func New(o Options) *API {
 		}
 		a.calls[i].stop = stop
 	}
+	a.survey()
 	a.exchanges.New = func() any { return new(exchange) }
 	a.page = a.render()
 	a.documents = sync.OnceValue(a.describe)

@@ -22,20 +22,22 @@ func (a *API) content(ctx *fasthttp.RequestCtx) ([]byte, error) {
 		return nil, errLength
 	}
 	coding := ctx.Request.Header.Peek("Content-Encoding")
+	if len(coding) == 0 || bytes.EqualFold(coding, []byte("identity")) {
+		return body, nil
+	}
+	limits := a.narrow(&ctx.Request.Header, &a.limits)
 	var err error
 	switch {
-	case len(coding) == 0 || bytes.EqualFold(coding, []byte("identity")):
-		return body, nil
 	case bytes.EqualFold(coding, []byte("gzip")) || bytes.EqualFold(coding, []byte("x-gzip")): // RFC 9110, section 8.4.1.3
-		body, err = ctx.Request.BodyGunzipWithLimit(a.maxBody)
+		body, err = ctx.Request.BodyGunzipWithLimit(limits.MaxBody)
 	case bytes.EqualFold(coding, []byte("deflate")): // in the form of zlib, RFC 9110, section 8.4.1.2
-		body, err = ctx.Request.BodyInflateWithLimit(a.maxBody)
+		body, err = ctx.Request.BodyInflateWithLimit(limits.MaxBody)
 	default:
 		return nil, errEncoding
 	}
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		return nil, describe(err, "body: decompressed larger than http.max_body, which is %d bytes", a.maxBody)
+		return nil, describe(err, "body: decompressed larger than %s, which is %d bytes", cmp.Or(limits.bodyOf, "http.max_body"), limits.MaxBody)
 	case err != nil:
 		return nil, describe(errRequest, "body: not compressed as Content-Encoding says, with %s: %v", coding, err)
 	}

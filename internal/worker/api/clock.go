@@ -79,14 +79,14 @@ func (c *call) end(until int64, err error) error {
 	case cut:
 		return errAnswered
 	case errors.Is(err, inference.ErrStopped):
-		return lateError(c.model.Name, time.Duration(until-c.start))
+		return lateError(c.model, time.Duration(until-c.start))
 	}
 	return err
 }
 
 // lateError is what a request ends with whose model took too long.
-func lateError(model string, limit time.Duration) error {
-	return describe(inference.ErrStopped, "model %q gave no answer within timeouts.request, which is %s", model, limit)
+func lateError(m *repository.Model, limit time.Duration) error {
+	return describe(inference.ErrStopped, "model %q gave no answer within %s, which is %s", m.Name, clockOf(m, limit), limit)
 }
 
 // How Watch divides time. It looks often enough to be late by an eighth of the limit at
@@ -110,7 +110,7 @@ func (a *API) Watch(ctx context.Context) {
 	if a.RequestTimeout <= 0 {
 		return
 	}
-	look := min(max(a.RequestTimeout/8, shortestLook), longestLook)
+	look := min(max(a.shortest/8, shortestLook), longestLook)
 	timer := time.NewTimer(look)
 	defer timer.Stop()
 	for {
@@ -174,8 +174,9 @@ func (a *API) press(c *call) (left time.Duration, stuck bool) {
 	if c.answered {
 		return urgentLook, true
 	}
+	limit := a.timeout(c.model)
 	if c.stop != nil {
-		grace := min(max(a.RequestTimeout/8, shortestGrace), longestGrace)
+		grace := min(max(limit/8, shortestGrace), longestGrace)
 		if left := grace - time.Since(c.noticed); left > 0 {
 			return left, false
 		}
@@ -187,14 +188,14 @@ func (a *API) press(c *call) (left time.Duration, stuck bool) {
 		end(a.lateAnswer(c))
 	}
 	a.Log.Warn("run outlasts the request clock and cannot be stopped", "model", c.model.Name, "version", c.model.Version,
-		"clock", "timeouts.request", "limit", a.RequestTimeout.String(), "answered", c.cut)
+		"clock", clockOf(c.model, limit), "limit", limit.String(), "answered", c.cut)
 	return urgentLook, true
 }
 
 // lateAnswer is all of the response to c's request.
 func (a *API) lateAnswer(c *call) []byte {
 	var r fasthttp.Response
-	err := lateError(c.model.Name, a.RequestTimeout)
+	err := lateError(c.model, a.timeout(c.model))
 	r.SetStatusCode(status(err))
 	r.Header.SetServer(serverName)
 	r.Header.SetContentType(contentType)
@@ -210,10 +211,16 @@ func (a *API) lateAnswer(c *call) []byte {
 
 // run runs m under a permit, with x's outputs, for a request that began at start.
 func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, x *exchange, in []inference.Tensor) (err error) {
-	x.asked, x.batch = now(), batch(m, in)
-	permit, err := a.Permits.Acquire(a.RequestTimeout)
+	x.asked = now()
+	if x.batch, err = batch(m, in); err != nil {
+		return err
+	}
+	limit := a.timeout(m)
+	permit, err := a.Permits.Acquire(limit)
 	if err != nil {
 		switch {
+		case errors.Is(err, admission.ErrTimeout) && limit != a.RequestTimeout:
+			return busyError(limit)
 		case errors.Is(err, admission.ErrTimeout):
 			return a.busy
 		case errors.Is(err, admission.ErrRefused):
@@ -222,7 +229,7 @@ func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, x 
 		return err
 	}
 	c := &a.calls[permit]
-	until := c.begin(ctx, m, start, a.RequestTimeout)
+	until := c.begin(ctx, m, start, limit)
 	a.Entering(m, ctx.Request.Body())
 	defer func() { // the engine may panic
 		a.Left()

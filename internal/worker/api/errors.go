@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,8 @@ var (
 	errLength   = errors.New("Content-Length: missing, so that the body is empty")
 	errEncoding = errors.New("Content-Encoding: only gzip, deflate and identity are supported")
 	errBinary   = errors.New("Inference-Header-Content-Length: POST /predict takes JSON only: use POST /v2/models/…/infer for binary tensor data")
+	errSupport  = errors.New("not supported")
+	errControl  = errors.New("model control is off")
 	errRequest  = errors.New("request")
 	errLabel    = errors.New("unknown label of the model")
 	errVerb     = errors.New("not implemented")
@@ -49,6 +52,8 @@ var statuses = []struct {
 	{fasthttp.ErrBodyTooLarge, fasthttp.StatusRequestEntityTooLarge},
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
 	{errVerb, fasthttp.StatusNotImplemented},
+	{errSupport, fasthttp.StatusNotImplemented},
+	{errControl, fasthttp.StatusForbidden},
 	{errNotReady, fasthttp.StatusServiceUnavailable},
 	{errRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrRefused, fasthttp.StatusServiceUnavailable},
@@ -169,7 +174,7 @@ func rejected(err error, o *ServerOptions) error {
 	var network net.Error
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		return describe(err, "body: larger than http.max_body, which is %d bytes", o.MaxBody)
+		return describe(err, "body: larger than %s, which is %d bytes", cmp.Or(o.bodyOf, "http.max_body"), o.MaxBody)
 	case errors.As(err, &header):
 		return describe(err, "header: larger than %d bytes", headerBytes)
 	case errors.As(err, &network) && network.Timeout():

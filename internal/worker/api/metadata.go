@@ -28,7 +28,8 @@ func (a *API) ready(ctx *fasthttp.RequestCtx, _ target) error {
 func (a *API) server(ctx *fasthttp.RequestCtx, _ target) error {
 	b := append(ctx.Response.SwapBody(nil)[:0], `{"name":"preforkd","version":`...)
 	b = codec.AppendString(b, a.Version)
-	sendJSON(ctx, append(b, `,"extensions":["binary_tensor_data","parameters","statistics"]}`...))
+	b = append(b, `,"extensions":`...)
+	sendJSON(ctx, append(append(b, extensions...), '}'))
 	return nil
 }
 

@@ -81,7 +81,7 @@ func (a *API) operations() (list []documented) {
 	for e := range operations {
 		o := &operations[e]
 		method := "get"
-		if o.request != nil || o.status != 0 {
+		if endpoints[e].allow == postOnly {
 			method = "post"
 		}
 		for _, path := range o.paths {

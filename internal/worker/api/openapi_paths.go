@@ -53,6 +53,29 @@ var operations = [...]operation{
 		tag: tagV2, summary: "Whether the model answers",
 		paths: []string{"/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"},
 	},
+	modelConfig: {
+		tag: tagV2, summary: "The model's configuration, as the reference server has it",
+		paths: []string{"/v2/models/{model}/config", "/v2/models/{model}/versions/{version}/config"},
+	},
+	stats: {
+		tag: tagV2, summary: "What was counted of requests to the models, of all workers together",
+		paths: []string{"/v2/models/stats", "/v2/models/{model}/stats", "/v2/models/{model}/versions/{version}/stats"},
+	},
+	index: {
+		tag: tagV2, summary: "Versions of all models, and whether they answer", paths: []string{"/v2/repository/index"},
+		answer: indexSchema, answerName: "index",
+	},
+	control: {
+		tag: tagV2, summary: "Refused: models change with the model directory", status: fasthttp.StatusForbidden,
+		paths: []string{"/v2/repository/models/{model}/load", "/v2/repository/models/{model}/unload"},
+	},
+	systemMemory: {tag: tagV2, summary: "Not implemented", status: fasthttp.StatusNotImplemented, paths: []string{"/v2/systemsharedmemory/status"}},
+	cudaMemory:   {tag: tagV2, summary: "Not implemented", status: fasthttp.StatusNotImplemented, paths: []string{"/v2/cudasharedmemory/status"}},
+	trace: {
+		tag: tagV2, summary: "Not implemented", status: fasthttp.StatusNotImplemented,
+		paths: []string{"/v2/trace/setting", "/v2/models/{model}/trace/setting"},
+	},
+	logging: {tag: tagV2, summary: "Not implemented", status: fasthttp.StatusNotImplemented, paths: []string{"/v2/logging"}},
 	infer: {
 		tag: tagV2, summary: "Run the model",
 		paths:   []string{"/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"},

@@ -199,3 +199,12 @@ func servedSchema(m *repository.Model) object {
 		fields(object{"outputs": values(out, 0)}, "outputs"),
 	}}
 }
+
+// indexSchema is of the answer of POST /v2/repository/index.
+func indexSchema(*repository.Model) object {
+	text := object{"type": "string"}
+	return object{"type": "array", "items": object{
+		"type": "object", "required": []string{"name", "version", "state", "reason"},
+		"properties": object{"name": text, "version": text, "state": text, "reason": text},
+	}}
+}

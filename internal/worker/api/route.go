@@ -29,11 +29,19 @@ const (
 	v1Refused
 	openAPI
 	docs
+	modelConfig
+	index
+	control
+	systemMemory
+	cudaMemory
+	trace
+	logging
 )
 
 const (
 	readOnly = "GET, HEAD"
 	postOnly = "POST"
+	both     = "GET, HEAD, POST"
 )
 
 // endpoints has the handler of each endpoint and the methods that it allows.
@@ -58,6 +66,14 @@ var endpoints = [...]struct {
 	v1Refused:   {postOnly, (*API).v1Refused},
 	openAPI:     {readOnly, (*API).showOpenAPI},
 	docs:        {readOnly, (*API).showDocs},
+
+	modelConfig:  {readOnly, (*API).modelConfig},
+	index:        {postOnly, (*API).index},
+	control:      {postOnly, (*API).control},
+	systemMemory: {both, unsupported("system shared memory", noMemory)},
+	cudaMemory:   {both, unsupported("CUDA shared memory", noMemory)},
+	trace:        {both, unsupported("tracing", "preforkd keeps no traces: its metrics and its log tell of requests that take long")},
+	logging:      {both, unsupported("logging over HTTP", "one worker would change and the others not: set log.level and preforkd reload")},
 }
 
 // target is an endpoint and the parts of the path that it takes.
@@ -78,7 +94,7 @@ func (a *API) route(ctx *fasthttp.RequestCtx, start int64) error {
 		return errNoRoute
 	}
 	e := &endpoints[t.endpoint]
-	if allowed := ctx.IsPost() && e.allow == postOnly || (ctx.IsGet() || ctx.IsHead()) && e.allow == readOnly; !allowed {
+	if allowed := ctx.IsPost() && e.allow != readOnly || (ctx.IsGet() || ctx.IsHead()) && e.allow != postOnly; !allowed {
 		ctx.Response.Header.Set("Allow", e.allow)
 		return errMethod
 	}
@@ -105,7 +121,6 @@ func locate(path []byte) target {
 		if string(parts[0]) == "predict" {
 			return target{endpoint: predict, model: parts[1]}
 		}
-		return locateV1(parts[:n])
 	}
 	switch string(parts[0]) {
 	case "v1":
@@ -117,8 +132,8 @@ func locate(path []byte) target {
 	if n == 3 && string(parts[1]) == "health" {
 		return target{endpoint: health(parts[2])}
 	}
-	if string(parts[1]) != "models" {
-		return target{}
+	if n == 2 || string(parts[1]) != "models" {
+		return locateExtension(parts[1:n])
 	}
 	return locateModel(parts[2:n])
 }
@@ -154,7 +169,8 @@ func health(part []byte) endpoint {
 }
 
 // locateModel finds the endpoint of what follows /v2/models:
-// NAME[/versions/VERSION][/ready|/infer|/stats], or stats alone, which is of all.
+// NAME[/versions/VERSION][/ready|/infer|/config|/stats], NAME/trace/setting, and stats alone,
+// which is of all.
 func locateModel(parts [][]byte) target {
 	if len(parts) == 1 && string(parts[0]) == "stats" {
 		return target{endpoint: stats}
@@ -168,10 +184,15 @@ func locateModel(parts [][]byte) target {
 	switch {
 	case len(parts) == 0:
 		return t
+	case isTrace(parts) && t.version == nil:
+		t.endpoint = trace
+		return t
 	case len(parts) > 1:
 		return target{}
 	}
 	switch string(parts[0]) {
+	case "config":
+		t.endpoint = modelConfig
 	case "ready":
 		t.endpoint = modelReady
 	case "infer":

@@ -15,10 +15,10 @@ func TestRoutes(t *testing.T) {
 		status       int
 		want         string // all of a good body, a part of an error's text
 	}{
-		{"GET", "/v2", 200, `{"name":"preforkd","version":"1.2.3","extensions":["binary_tensor_data","parameters","statistics"]}`},
-		{"GET", "/v2/", 200, `{"name":"preforkd","version":"1.2.3","extensions":["binary_tensor_data","parameters","statistics"]}`},
-		{"GET", "/v2?x=/y#z", 200, `{"name":"preforkd","version":"1.2.3","extensions":["binary_tensor_data","parameters","statistics"]}`},
-		{"GET", "http://elsewhere/v2", 200, `{"name":"preforkd","version":"1.2.3","extensions":["binary_tensor_data","parameters","statistics"]}`},
+		{"GET", "/v2", 200, `{"name":"preforkd","version":"1.2.3","extensions":["binary_tensor_data","model_configuration","model_repository","parameters","statistics"]}`},
+		{"GET", "/v2/", 200, `{"name":"preforkd","version":"1.2.3","extensions":["binary_tensor_data","model_configuration","model_repository","parameters","statistics"]}`},
+		{"GET", "/v2?x=/y#z", 200, `{"name":"preforkd","version":"1.2.3","extensions":["binary_tensor_data","model_configuration","model_repository","parameters","statistics"]}`},
+		{"GET", "http://elsewhere/v2", 200, `{"name":"preforkd","version":"1.2.3","extensions":["binary_tensor_data","model_configuration","model_repository","parameters","statistics"]}`},
 		{"GET", "/v2/models/digits", 200, digits},
 		{"GET", "/v2/models/d%69gits?test_1=1&test_2=2", 200, digits},
 		{"GET", "/v2/models/digits/versions/1", 200, strings.Replace(digits, `["1","2"]`, `["1"]`, 1)},
@@ -53,7 +53,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v2/models", 404, "no such path"},
 		{"GET", "/v2/models/digits/versions", 404, "no such path"},
 		{"GET", "/v2/models/digits/versions/1/2/3/4", 404, "no such path"},
-		{"GET", "/v2/models/digits/config", 404, "no such path"},
+		{"GET", "/v2/models/digits/configs", 404, "no such path"},
 		{"GET", "/v2/health", 404, "no such path"},
 		{"GET", "/v2/health/x", 404, "no such path"},
 		{"GET", "/x/y/z", 404, "no such path"},

@@ -26,17 +26,18 @@ type ServerOptions struct {
 	HeaderTimeout  time.Duration // for a request's header; kept by the connections, named in answers
 	RequestTimeout time.Duration // for its body
 	MaxConnections int
+	bodyOf         string // the setting that MaxBody is of; see narrow
 }
 
 // Server returns a server that answers with a. It is called once, before anything is served. The caller serves and stops it.
 func (a *API) Server(o ServerOptions) *fasthttp.Server {
-	a.maxBody = o.MaxBody
+	a.limits = o
 	return &fasthttp.Server{
 		Handler:        a.Handle,
 		Name:           serverName,
 		ErrorHandler:   func(ctx *fasthttp.RequestCtx, err error) { a.reject(ctx, err, &o) },
 		ExpectHandler:  func(ctx *fasthttp.RequestCtx) int { return a.expect(ctx, &o) },
-		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig { return received(h, &o) },
+		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig { return received(h, a.narrow(h, &o)) },
 
 		MaxRequestBodySize: o.MaxBody,
 		ReadBufferSize:     headerBytes,
@@ -59,13 +60,13 @@ func received(h *fasthttp.RequestHeader, o *ServerOptions) fasthttp.RequestConfi
 	if n := h.ContentLength(); n == 0 || n == -2 { // -2: neither a length nor chunks
 		return fasthttp.RequestConfig{}
 	}
-	return fasthttp.RequestConfig{ReadTimeout: o.RequestTimeout}
+	return fasthttp.RequestConfig{ReadTimeout: o.RequestTimeout, MaxRequestBodySize: o.MaxBody}
 }
 
 // expect answers Expect: 100-continue. A body that would be refused is refused before
 // it is sent (RFC 9110, section 10.1.1).
 func (a *API) expect(ctx *fasthttp.RequestCtx, o *ServerOptions) int {
-	if ctx.Request.Header.ContentLength() <= o.MaxBody {
+	if ctx.Request.Header.ContentLength() <= a.narrow(&ctx.Request.Header, o).MaxBody {
 		return fasthttp.StatusContinue
 	}
 	a.refuse(ctx, fasthttp.ErrBodyTooLarge, o)
@@ -83,7 +84,7 @@ func (a *API) reject(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 
 func (a *API) refuse(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 	a.identify(ctx, &ctx.Response)
-	a.fail(ctx, rejected(err, o))
+	a.fail(ctx, rejected(err, a.narrow(&ctx.Request.Header, o)))
 }
 
 // discard reads what a client still sends. Closing a connection on which bytes are

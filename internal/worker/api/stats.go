@@ -6,7 +6,6 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"preforkd/internal/inference"
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/worker/codec"
 )
@@ -40,15 +39,6 @@ func (t *times) served() Served {
 		s.Queue, s.Input, s.Engine, s.Output = t.queued(), time.Duration(t.asked-t.start), t.run(), time.Duration(end-t.ran)
 	}
 	return s
-}
-
-// batch returns how many elements a request for m has: those of the first size, where the
-// model takes batches.
-func batch(m *repository.Model, in []inference.Tensor) int {
-	if m.MaxBatch() == 0 || len(in) == 0 || len(in[0].Shape) == 0 {
-		return 1
-	}
-	return int(in[0].Shape[0])
 }
 
 // Stats is what was counted of a model, of all workers together.
