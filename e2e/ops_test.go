@@ -130,8 +130,8 @@ func TestOperationsAnswerWithoutWorkers(t *testing.T) {
 	if testkit.Await(func() bool { status, _ := get(t, url+"/readyz"); return status == http.StatusOK }) != nil {
 		t.Error("not ready again")
 	}
-	if got := numbers(t, url); got[`preforkd_worker_restarts_total{cause="hung"}`] != 2 {
-		t.Errorf("%v", got)
+	if testkit.Await(func() bool { return numbers(t, url)[`preforkd_worker_restarts_total{cause="hung"}`] == 2 }) != nil {
+		t.Errorf("%v", numbers(t, url))
 	}
 	if status, text := get(t, url+"/livez"); status != 200 {
 		t.Errorf("%d: %s", status, text)

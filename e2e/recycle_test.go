@@ -69,7 +69,7 @@ func outgrowing(t *testing.T) (socket string, end func() *load.Report) {
 	s.Wait()
 	s, socket = reloadable(t, testkit.Options{Set: []string{fmt.Sprintf("recycle.memory=%d", fresh*5/4)}})
 	_, end = storm(t, s, load.Options{
-		Conns: 4, Keepalive: true,
+		Conns: 4, Keepalive: true, Timeout: testkit.Limit,
 		Request: load.Post("/v2/models/digits/infer", "application/json", slowBody(t, 20000)),
 	})
 	return socket, end

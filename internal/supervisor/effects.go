@@ -54,6 +54,9 @@ func (s *Supervisor) start(sl *poolSlot) {
 func (s *Supervisor) awaitEnd(w *worker) {
 	go func() { // ends when the process has
 		<-w.proc.Done()
+		if err := s.server.Flush(); err != nil { // why it ended may still be on its way
+			s.log.Debug("last messages of a worker not awaited", "pid", w.proc.PID, "err", err)
+		}
 		s.send(endedEvent{w})
 	}()
 }

@@ -285,7 +285,11 @@ func (s *Supervisor) awaitMain() {
 
 // listenNotify makes the socket that workers speak to, or goes on with that of before.
 func (s *Supervisor) listenNotify() (err error) {
-	handle := func(m notify.Message) { s.send(m) }
+	handle := func(m notify.Message) {
+		if m.PID != s.pid { // awaitEnd's own
+			s.send(m)
+		}
+	}
 	if s.opts.Main.succeeds() { // workers of the predecessor speak to that
 		s.server, err = notify.Listen(handle)
 		return err

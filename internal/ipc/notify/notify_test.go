@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -228,4 +229,33 @@ func state(t *testing.T, tid int) string {
 	}
 	_, after, _ := strings.Cut(string(stat), ") ")
 	return after[:1]
+}
+
+// TestFlush: what was sent before has been handled, however slow the handler is.
+func TestFlush(t *testing.T) {
+	var handled atomic.Int64
+	s, err := Listen(func(m Message) {
+		if _, own := m.Get("BARRIER"); own {
+			return
+		}
+		runtime.Gosched()
+		handled.Add(1)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c, err := Dial(s.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i := range int64(200) {
+		if err := c.SendWait("STATUS=x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(); err != nil || handled.Load() != i+1 {
+			t.Fatalf("%d of %d handled, %v", handled.Load(), i+1, err)
+		}
+	}
 }

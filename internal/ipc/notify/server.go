@@ -81,6 +81,17 @@ func passCredentials(conn *net.UnixConn) error {
 // Name is the value for NOTIFY_SOCKET.
 func (s *Server) Name() string { return s.conn.LocalAddr().String() }
 
+// Flush returns when the handler has returned for every message that had been sent by now. A
+// process may have ended before what it said last is heard. Not to be called by the handler.
+func (s *Server) Flush() error {
+	c, err := Dial(s.Name())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Barrier()
+}
+
 // Close ends the server and waits until its handler has returned.
 func (s *Server) Close() error {
 	err := s.conn.Close()
