@@ -11,6 +11,11 @@ PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
 PLACE       = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)'
 
+# What clients and model authors write. By number of inputs: with a time limit the go command
+# may report its own deadline as a failure.
+PARSERS := ./internal/worker/codec ./internal/supervisor/pbtxt
+FUZZED  ?= ./internal/...
+
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
@@ -47,8 +52,9 @@ deb: build ## build dist/preforkd_VERSION_ARCH.deb
 	@DESTDIR=dist/root PREFIX=/usr scripts/install.sh install bin
 	@GO='$(GO)' scripts/deb.sh '$(VERSION)'
 
-test: build lint ## everything that CI runs: lint, unit tests with the race detector, real processes
+test: build lint ## everything that CI runs: lint, unit tests with the race detector, real processes, some fuzzing
 	$(GO) test -race -timeout 30m ./...
+	@$(MAKE) --no-print-directory fuzz FUZZED='$(PARSERS)' FUZZTIME=20000x
 
 e2e: build ## only the tests with real processes
 	$(GO) test -race -count=1 -timeout 30m -v ./e2e/...
@@ -61,8 +67,8 @@ test-upgrade: build ## upgrade from the programs of the commit before, and back,
 soak: build ## long fault storms: the same tests with full counts (needs ulimit -Hn 2200)
 	PREFORKD_SOAK=1 $(GO) test -race -count=1 -timeout 180m -v ./e2e/...
 
-fuzz: ## each fuzz target for FUZZTIME (default 10s)
-	@set -e; for pkg in $$($(GO) list ./internal/...); do \
+fuzz: ## each fuzz target of FUZZED (./internal/...) for FUZZTIME (10s)
+	@set -e; for pkg in $$($(GO) list $(FUZZED)); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-10s} $$pkg; \
 	  done; done
