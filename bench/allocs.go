@@ -13,7 +13,8 @@ type allocated struct {
 	Nanos  float64 `json:"ns_per_op"`
 	Bytes  float64 `json:"bytes_per_op"`
 	Allocs float64 `json:"allocs_per_op"`
-	Speed  float64 `json:"mb_per_s,omitempty"` // of a benchmark that counts bytes
+	Speed  float64 `json:"mb_per_s,omitempty"`          // of a benchmark that counts bytes
+	Work   float64 `json:"mb_per_cpu_second,omitempty"` // of one that reads its CPU time, too
 }
 
 // allocs runs the benchmark of worker/api: one request through our handler, with a
@@ -81,6 +82,8 @@ func parseBenchmarks(text string) (list []allocated) {
 				a.Nanos = v
 			case "MB/s":
 				a.Speed = v
+			case "MB/CPU-s":
+				a.Work = v
 			case "B/op":
 				a.Bytes = v
 			case "allocs/op":

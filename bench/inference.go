@@ -28,11 +28,10 @@ var inferring = []peer{
 // inferred is the raw data of the scenario inference.
 type inferred struct {
 	served
-	Models     map[string][]*engineCall `json:"models"`   // one a round
-	Accuracy   []*accuracy              `json:"accuracy"` // of the models that are compared
-	Image      []allocated              `json:"image"`    // one a count
-	Allocated  []allocated              `json:"allocated"`
-	imageCount int
+	Models    map[string][]*engineCall `json:"models"`   // one a round
+	Image     []allocated              `json:"image"`    // of each form, two a round
+	Accuracy  []*accuracy              `json:"accuracy"` // of the models that are compared
+	Allocated []allocated              `json:"allocated"`
 }
 
 // inferences measures each form of inference beside the bare process, and the engine alone,
@@ -50,7 +49,7 @@ func inferences(ctx context.Context, l *lab) (*result, error) {
 	}
 	raw := &inferred{
 		served: served{Conns: l.conns, Warmup: l.warmup, Duration: l.duration, Rounds: l.times(5), Versions: versions},
-		Models: map[string][]*engineCall{}, imageCount: of(&l.options, 9, 2),
+		Models: map[string][]*engineCall{},
 	}
 	for round := range raw.Rounds {
 		if err := raw.round(ctx, l, chosen, round); err != nil {
@@ -62,7 +61,7 @@ func inferences(ctx context.Context, l *lab) (*result, error) {
 	if raw.Accuracy, err = l.accuracies(ctx, floatModel, smallModel); err != nil {
 		return nil, err
 	}
-	if err := raw.goTests(ctx, l); err != nil {
+	if raw.Allocated, err = l.benchmarks(ctx, "./internal/worker", "BenchmarkRequest", "-benchtime", "20000x"); err != nil {
 		return nil, err
 	}
 	return &result{
@@ -71,15 +70,15 @@ func inferences(ctx context.Context, l *lab) (*result, error) {
 			raw.table(chosen), raw.ratioTable(), raw.clockTable(chosen), raw.modelTable(), raw.imageTable(), allocationTable(raw.Allocated),
 		},
 		Goals: raw.goals(),
-		Notes: append(raw.notes(left), inferenceNotes...),
+		Notes: append(append(raw.notes(left), raw.floor()...), inferenceNotes...),
 		Raw:   raw,
 	}, nil
 }
 
-// round measures each peer once, and the models without a server.
+// round measures each peer once, and what needs no server.
 func (r *inferred) round(ctx context.Context, l *lab, chosen []peer, round int) error {
-	for i := range chosen {
-		p := chosen[(i+round)%len(chosen)]
+	for _, i := range inPairs(len(chosen), round) {
+		p := chosen[i]
 		v, err := l.visit(ctx, p, round)
 		if err != nil {
 			return err
@@ -96,19 +95,21 @@ func (r *inferred) round(ctx context.Context, l *lab, chosen []peer, round int) 
 		l.say("round %d of %d: engine call of %s %.2f µs CPU", round+1, r.Rounds, model, e.micros())
 		r.Models[model] = append(r.Models[model], e)
 	}
-	return nil
+	image, err := l.benchmarks(ctx, "./internal/worker/codec", "BenchmarkInferImage", "-benchtime", "200ms", "-count", "2")
+	r.Image = append(r.Image, image...)
+	return err
 }
 
-// goTests runs the benchmarks of parsing a large tensor, and of allocations.
-func (r *inferred) goTests(ctx context.Context, l *lab) (err error) {
-	l.say("parsing an image")
-	if r.Image, err = l.benchmarks(ctx, "./internal/worker/codec", "BenchmarkInferImage",
-		"-benchtime", "200ms", "-count", fmt.Sprint(r.imageCount)); err != nil {
-		return err
+// inPairs returns the order of n peers in a round: those that are compared follow each other,
+// each of them first in turn, and each round begins with the next two.
+func inPairs(n, round int) (order []int) {
+	for i := range n {
+		if other := i ^ 1; round%2 == 1 && other < n {
+			i = other
+		}
+		order = append(order, (i+2*round)%n)
 	}
-	l.say("allocations")
-	r.Allocated, err = l.benchmarks(ctx, "./internal/worker", "BenchmarkRequest", "-benchtime", "20000x")
-	return err
+	return order
 }
 
 // calls returns the CPU time of a model's engine call in µs, one a round.
@@ -147,7 +148,7 @@ func (r *inferred) goals() []goal {
 		},
 	}
 	for _, name := range distinct(r.Image) {
-		all = append(all, goal{Text: "an image of " + name + " numbers in JSON, parsed", Limit: 300, Unit: " MB/s", Values: speeds(r.Image, name)})
+		all = append(all, goal{Text: "an image of " + name + " numbers in JSON, parsed", Limit: 300, Unit: " MB/CPU s", Values: column(r.Image, name, work)})
 	}
 	for _, a := range r.Allocated {
 		if a.Name != "engine" {
@@ -160,9 +161,19 @@ func (r *inferred) goals() []goal {
 	return all
 }
 
+// floor says how much of the server CPU beyond the engine call the bare process needs, too.
+func (r *inferred) floor() (notes []string) {
+	for _, p := range []struct{ form, peer string }{{"binary", binaryBare}, {"JSON", inferBare}} {
+		if beyond := differences(r.column(p.peer, serverCPU), r.calls("digits")); len(beyond) > 0 {
+			notes = append(notes, fmt.Sprintf("bare needs %s µs of server CPU beyond the engine call in the %s form", digits(median(beyond)), p.form))
+		}
+	}
+	return notes
+}
+
 var inferenceNotes = []string{
 	"server time: preforkd's own clocks, from the request read to the answer written, less the engine and the wait for it; " +
 		"server CPU also has the kernel's part, HTTP and the supervisor's",
-	"an image is 224×224×3 FP32: 150528 numbers, whole from 0 to 255, or with all digits of a float32 or float64; MB of JSON text, one thread",
+	"an image is 224×224×3 FP32: 150528 numbers, whole from 0 to 255, or with all digits of a float32 or float64; MB of JSON text",
 	"allocations: of 20000 requests each after warm-up, with the real engine; of those over a socket the client is one part, which allocates nothing",
 }

@@ -15,15 +15,18 @@ func distinct(list []allocated) (names []string) {
 	return names
 }
 
-// speeds returns what list has of the benchmark name, in MB/s.
-func speeds(list []allocated, name string) (values []float64) {
+// column returns a number of each line of list that is of the benchmark name.
+func column(list []allocated, name string, number func(allocated) float64) (values []float64) {
 	for _, a := range list {
 		if a.Name == name {
-			values = append(values, a.Speed)
+			values = append(values, number(a))
 		}
 	}
 	return values
 }
+
+func speed(a allocated) float64 { return a.Speed }
+func work(a allocated) float64  { return a.Work }
 
 // clockTable has the times of a request by preforkd's own clocks, means over a measurement
 // and its warm-up, medians over the rounds.
@@ -56,12 +59,12 @@ func (r *inferred) modelTable() table {
 
 // imageTable has how fast an image is parsed.
 func (r *inferred) imageTable() table {
-	t := table{head: []string{"an image in JSON, parsed", "MB/s, best", "median", "slowest", "ms, best", "allocations"}}
+	t := table{head: []string{"an image in JSON, parsed", "MB/CPU s, best", "median", "MB/s, best", "median", "ms, best", "allocations"}}
 	for _, name := range distinct(r.Image) {
-		all := speeds(r.Image, name)
-		best := slices.Max(all)
-		i := slices.IndexFunc(r.Image, func(a allocated) bool { return a.Name == name && a.Speed == best })
-		t.add(name+" numbers", digits(best), digits(median(all)), digits(slices.Min(all)), digits(r.Image[i].Nanos/1e6), digits(r.Image[i].Allocs))
+		works, speeds := column(r.Image, name, work), column(r.Image, name, speed)
+		t.add(name+" numbers", digits(slices.Max(works)), digits(median(works)), digits(slices.Max(speeds)), digits(median(speeds)),
+			digits(slices.Min(column(r.Image, name, func(a allocated) float64 { return a.Nanos }))/1e6),
+			digits(slices.Max(column(r.Image, name, func(a allocated) float64 { return a.Allocs }))))
 	}
 	return t
 }
