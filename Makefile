@@ -20,10 +20,10 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine install uninstall deb test e2e test-upgrade soak fuzz bench bench-reload bench-picture bench-operate bench-upgrade lint fmt clean
+.PHONY: help run build engine install uninstall deb test e2e test-upgrade soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade lint fmt clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # A service that root starts must say whom its workers run as: here root, so that a first try needs
 # no user. Who sets PREFORKD_USER, also to nothing, decides.
@@ -75,6 +75,9 @@ fuzz: ## each fuzz target of FUZZED (./internal/...) for FUZZTIME (10s)
 
 bench: build ## measure against peers on this machine; the table lands in bench/out/
 	$(GO) run ./bench $(BENCHFLAGS)
+
+bench-inference: build ## measure what inference over the protocols costs, about 5 minutes
+	$(GO) run ./bench --only inference $(BENCHFLAGS)
 
 bench-reload: build ## measure reloads against peers, and what they cost, about 12 minutes
 	$(GO) run ./bench --only reload,overhead --picture docs/img/reload.svg $(BENCHFLAGS)

@@ -53,8 +53,9 @@ func TestTables(t *testing.T) {
 }
 
 func TestBenchmarksAreParsed(t *testing.T) {
-	got := parseBenchmarks("goos: linux\nBenchmarkHandle/predict,_name-2 \t 100 \t 3021.5 ns/op\t 8 B/op \t 1 allocs/op\nPASS\n")
-	if !slices.Equal(got, []allocated{{"predict, name", 3021.5, 8, 1}}) {
+	got := parseBenchmarks("goos: linux\nBenchmarkHandle/predict,_name-2 \t 100 \t 3021.5 ns/op\t 8 B/op \t 1 allocs/op\n" +
+		"BenchmarkInferImage/whole-2 \t 58 \t 5434828 ns/op\t 98.96 MB/s\t 152.5 MB/CPU-s\t 10456 B/op\t 0 allocs/op\nPASS\n")
+	if !slices.Equal(got, []allocated{{"predict, name", 3021.5, 8, 1, 0, 0}, {"whole", 5434828, 10456, 0, 98.96, 152.5}}) {
 		t.Errorf("%+v", got)
 	}
 }

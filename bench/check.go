@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -17,6 +16,7 @@ import (
 // digit is one held-out image with scikit-learn's answer of the model digits.
 type digit struct {
 	pixels        string // as a JSON array of floating-point numbers, such as 5.0
+	truth         int    // what was written
 	label         int
 	probabilities []float64
 }
@@ -41,6 +41,9 @@ func readDigits(dir string) ([]digit, error) {
 		if d.label, err = strconv.Atoi(answer[0]); err != nil {
 			return nil, err
 		}
+		if d.truth, err = strconv.Atoi(pixels[64]); err != nil {
+			return nil, err
+		}
 		for _, text := range answer[1:] {
 			p, err := strconv.ParseFloat(text, 64)
 			if err != nil {
@@ -59,51 +62,6 @@ func readLines(path string) ([]string, error) {
 		return nil, err
 	}
 	return strings.Split(strings.TrimSpace(string(text)), "\n"), nil
-}
-
-// predictBody and inferBody are the requests for a sample.
-func predictBody(d *digit) []byte { return []byte(`{"features":` + d.pixels + `}`) }
-
-func inferBody(d *digit) []byte {
-	return []byte(`{"inputs":[{"name":"pixels","shape":[1,64],"datatype":"FP32","data":` + d.pixels + `}]}`)
-}
-
-// predictAnswer and inferAnswer read label and probabilities from an answer.
-func predictAnswer(body []byte) (label int, probabilities []float64, err error) {
-	var a struct {
-		Prediction     int
-		Probabilities  []float64
-		Model, Version string
-	}
-	if err := json.Unmarshal(body, &a); err != nil {
-		return 0, nil, err
-	}
-	if a.Model != "digits" || a.Version != "1" {
-		return 0, nil, fmt.Errorf("model %q, version %q", a.Model, a.Version)
-	}
-	return a.Prediction, a.Probabilities, nil
-}
-
-func inferAnswer(body []byte) (label int, probabilities []float64, err error) {
-	var a struct {
-		Outputs []struct {
-			Name string
-			Data []float64
-		}
-	}
-	if err := json.Unmarshal(body, &a); err != nil {
-		return 0, nil, err
-	}
-	label = -1
-	for _, o := range a.Outputs {
-		switch {
-		case o.Name == "label" && len(o.Data) == 1:
-			label = int(o.Data[0])
-		case o.Name == "probabilities":
-			probabilities = o.Data
-		}
-	}
-	return label, probabilities, nil
 }
 
 // right returns an error unless answer is scikit-learn's answer to d.
@@ -126,13 +84,18 @@ func (d *digit) right(answer []byte, read func([]byte) (int, []float64, error)) 
 // client makes a new connection for each request, so that every worker gets some.
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 
-// fetch sends a request and returns the body of an answer with status 200.
-func fetch(method, url string, body []byte) ([]byte, error) {
+// fetch sends a request with headers, which are whole lines, and returns the body of an
+// answer with status 200.
+func fetch(method, url string, body []byte, headers ...string) ([]byte, error) {
 	req, err := http.NewRequest(method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", textType)
+	for _, line := range headers {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header.Set(name, value)
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err

@@ -14,8 +14,8 @@ import (
 // One worker without a supervisor, with and without what reloads need of it:
 // bench/peers/worker.
 var (
-	wrapped = peer{"wrapped", loneWorker("wrapped"), "/predict", predictBody, predictAnswer}
-	plain   = peer{"plain", loneWorker("plain", "-plain"), "/predict", predictBody, predictAnswer}
+	wrapped = peer{"wrapped", loneWorker("wrapped"), predictJSON}
+	plain   = peer{"plain", loneWorker("plain", "-plain"), predictJSON}
 )
 
 func loneWorker(name string, flags ...string) *service {

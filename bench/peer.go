@@ -28,9 +28,7 @@ type service struct {
 type peer struct {
 	name    string
 	service *service
-	path    string
-	body    func(*digit) []byte
-	read    func([]byte) (int, []float64, error)
+	question
 }
 
 // The names of the peers, as goals refer to them.
@@ -43,11 +41,11 @@ const (
 )
 
 var peers = []peer{
-	{ours, &preforkd, "/predict", predictBody, predictAnswer},
-	{bare, &bareHTTP, "/predict", predictBody, predictAnswer},
-	{fastDef, &fastAPI, "/predict", predictBody, predictAnswer},
-	{fastAsyn, &fastAPI, "/predict-async", predictBody, predictAnswer},
-	{infer, &preforkd, "/v2/models/digits/infer", inferBody, inferAnswer},
+	{ours, &preforkd, predictJSON},
+	{bare, &bareHTTP, predictJSON},
+	{fastDef, &fastAPI, predictJSON},
+	{fastAsyn, &fastAPI, question{"digits", "/predict-async", textType, nil, predictBody, predictAnswer}},
+	{infer, &preforkd, inferJSON},
 }
 
 var preforkd = service{
@@ -69,7 +67,7 @@ var preforkd = service{
 	},
 }
 
-// preforkd is our own service with 2 workers and the four models.
+// preforkd is our own service with 2 workers and all models in models/.
 func (l *lab) preforkd(port int, cache string) proc.Spec {
 	return proc.Spec{
 		Name: "preforkd", Dir: l.root, Log: filepath.Join(l.dir, "logs", "preforkd.log"),
@@ -177,12 +175,12 @@ func fastReady(ctx context.Context, base string, p *proc.Proc) error {
 	})
 }
 
-// chosenPeers returns the peers of --peers that are installed, and of the others why
-// they are left out.
-func (l *lab) chosenPeers(ctx context.Context) (chosen []peer, versions map[string]string, left []string) {
+// chosenPeers returns those of all that --peers names and that are installed, and of the
+// others why they are left out.
+func (l *lab) chosenPeers(ctx context.Context, all []peer) (chosen []peer, versions map[string]string, left []string) {
 	versions = map[string]string{}
 	wrong := map[*service]error{}
-	for _, p := range peers {
+	for _, p := range all {
 		if l.peers != "" && !strings.Contains(","+l.peers+",", ","+p.name+",") {
 			continue
 		}

@@ -28,6 +28,7 @@ func init() { // not a literal: runners print the names of all
 		{"operate-rollback", "time of a rollback against that of a reload", true, operateRollback},
 		{"operate-others", "uvicorn and node under preforkd, and under gunicorn and pm2: who notices reloads", true, operateOthers},
 		{"upgrade", "upgrades, bad programs and deaths of the supervisor under load: who notices", true, upgradeAll},
+		{"inference", "what inference costs in binary form and in JSON, of digits, an image and a quantised model", true, inferences},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

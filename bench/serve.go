@@ -20,7 +20,7 @@ type served struct {
 // serve measures every peer once a round. Each round begins with the next one, so that
 // none always comes after the same.
 func serve(ctx context.Context, l *lab) (*result, error) {
-	chosen, versions, left := l.chosenPeers(ctx)
+	chosen, versions, left := l.chosenPeers(ctx, peers)
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("there is nothing to measure: %v", left)
 	}
@@ -39,7 +39,7 @@ func serve(ctx context.Context, l *lab) (*result, error) {
 				v.Report.Throughput(), micros(v.Server), v.Report.Latency.P99.Round(10*time.Microsecond))
 			raw.Visits = append(raw.Visits, v)
 		}
-		e, err := l.engine(ctx)
+		e, err := l.engine(ctx, "digits")
 		if err != nil {
 			return nil, err
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -37,6 +36,7 @@ type visit struct {
 	Others float64       `json:"others"`
 	PSS    map[int]int64 `json:"pss_bytes"` // by pid, after the load; the peer's first process first
 	Main   int           `json:"main_pid"`
+	Clocks *clocks       `json:"clocks,omitempty"` // of preforkd's inferences
 }
 
 // visit starts p, checks its answers, measures it, and ends it.
@@ -64,7 +64,7 @@ func (l *lab) visit(ctx context.Context, p peer, round int) (*visit, error) {
 	v := &visit{Peer: p.name, Round: round, PSS: map[int]int64{}, Main: server.PID()}
 	g, err := load.New(load.Options{
 		Addr: address, Conns: l.conns, Keepalive: true, Warmup: l.warmup, Duration: l.duration,
-		Request: load.Post(p.path, "application/json", p.body(&l.samples[0])),
+		Request: p.request(&l.samples[0]),
 		Check: func(_ int, body []byte) error {
 			if !bytes.Equal(body, want) {
 				return fmt.Errorf("another answer than before: %.200q", body)
@@ -81,6 +81,11 @@ func (l *lab) visit(ctx context.Context, p peer, round int) (*visit, error) {
 	if v.Report.Failures.Total() > 0 || v.Report.Answers == 0 {
 		return nil, fmt.Errorf("%s: requests failed:\n%v", p.name, v.Report)
 	}
+	if p.service == &preforkd {
+		if v.Clocks, err = readClocks(base, p.model); err != nil {
+			return nil, err
+		}
+	}
 	tree, err := server.Tree()
 	for _, pid := range tree {
 		if pss, err := proc.PSS(pid); err == nil { // else it has ended meanwhile
@@ -90,16 +95,21 @@ func (l *lab) visit(ctx context.Context, p peer, round int) (*visit, error) {
 	return v, err
 }
 
-// check compares the answers to some samples with scikit-learn's, and returns that to
-// the first.
+// check compares the answers to some samples with scikit-learn's, where they are known, and
+// returns that to the first.
 func (l *lab) check(p peer, base string) (first []byte, err error) {
 	for i := range min(checks, len(l.samples)) {
 		d := &l.samples[i]
-		answer, err := fetch(http.MethodPost, base+p.path, p.body(d))
+		answer, err := p.ask(base, d)
 		if err != nil {
 			return nil, err
 		}
-		if err := d.right(answer, p.read); err != nil {
+		if p.model != "digits" {
+			_, _, err = p.read(answer)
+		} else {
+			err = d.right(answer, p.read)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if i == 0 {
@@ -196,10 +206,10 @@ type engineCall struct {
 // micros is the CPU time of one call in µs.
 func (e *engineCall) micros() float64 { return float64(e.CPU) / float64(e.Calls) / 1000 }
 
-// engine measures the bare engine call for as long as a peer.
-func (l *lab) engine(ctx context.Context) (*engineCall, error) {
+// engine measures the bare engine call of a model for as long as a peer.
+func (l *lab) engine(ctx context.Context, model string) (*engineCall, error) {
 	text, err := l.output(ctx, l.bin("engine"), "-library", l.library, "-duration", l.duration.String(),
-		"-model", filepath.Join(l.root, "models", "digits", "1", "model.onnx"))
+		"-model", filepath.Join(l.root, "models", model, "1", "model.onnx"))
 	if err != nil {
 		return nil, err
 	}

@@ -105,15 +105,21 @@ func received(path, body string) *fasthttp.RequestCtx {
 	return ctx
 }
 
-// binaryRequest is an inference whose tensors are binary both ways.
-func binaryRequest(t testing.TB) *fasthttp.RequestCtx {
+// binaryBody is that of an inference whose tensors are binary both ways, which begins with
+// header bytes of JSON.
+func binaryBody(t testing.TB) (body string, header int) {
 	head := `{"parameters":{"binary_data_output":true},"inputs":[{"name":"pixels","shape":[1,64],"datatype":"FP32","parameters":{"binary_data_size":256}}]}`
-	body := []byte(head)
+	b := []byte(head)
 	for _, v := range digits.Load(t).Pixels[0] {
-		body = binary.LittleEndian.AppendUint32(body, math.Float32bits(float32(v)))
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(v)))
 	}
-	ctx := received("/v2/models/digits/infer", string(body))
-	ctx.Request.Header.Set("Inference-Header-Content-Length", fmt.Sprint(len(head)))
+	return string(b), len(head)
+}
+
+func binaryRequest(t testing.TB) *fasthttp.RequestCtx {
+	body, header := binaryBody(t)
+	ctx := received("/v2/models/digits/infer", body)
+	ctx.Request.Header.Set("Inference-Header-Content-Length", fmt.Sprint(header))
 	return ctx
 }
 
@@ -180,6 +186,10 @@ func BenchmarkRequest(b *testing.B) {
 		}
 	})
 	address := w.open(b)
+	b.Run("socket, binary", func(b *testing.B) {
+		body, header := binaryBody(b)
+		ask(b, address, "/v2/models/digits/infer", body, fmt.Sprintf("Inference-Header-Content-Length: %d\r\n", header))
+	})
 	for path, body := range bodies(b) {
 		b.Run("handler"+path, func(b *testing.B) {
 			ctx := received(path, body)
@@ -219,13 +229,13 @@ func (w *worker) open(b *testing.B) (address string) {
 }
 
 // ask sends one request after the other and allocates nothing either.
-func ask(b *testing.B, address, path, body string) {
+func ask(b *testing.B, address, path, body string, headers ...string) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer c.Close()
-	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s", path, len(body), strings.Join(headers, ""), body)
 	if _, err := c.Write(request); err != nil {
 		b.Fatal(err)
 	}

@@ -1,9 +1,10 @@
-// Bare is the floor of the benchmarks: one fasthttp process that answers POST /predict
-// like preforkd, with the same JSON and the same engine call, and nothing else: no
-// supervisor, no routes, no limits, no clocks.
+// Bare is the floor of the benchmarks: one fasthttp process that answers POST /predict and
+// POST /v2/models/digits/infer like preforkd, with the same JSON, the same binary tensors
+// and the same engine call, and nothing else: no supervisor, no routes, no limits, no
+// clocks.
 //
-// Its JSON is preforkd's own codec (internal/worker/codec), so that the comparison
-// shows what serving costs and not what encoding/json costs. It has one session of the
+// It reads and writes with preforkd's own codec (internal/worker/codec), so that the
+// comparison shows what serving costs and not what encoding/json costs. It has one session of the
 // model for each of GOMAXPROCS threads, taken from a channel.
 //
 //	bare -listen 127.0.0.1:9000 -library /path/libonnxruntime.so -model models/digits/1/model.onnx
@@ -16,6 +17,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -40,15 +42,18 @@ func main() {
 // server answers requests. All its fields are safe for concurrent use.
 type server struct {
 	sessions chan inference.Model
-	info     *inference.TensorInfo
+	inputs   []inference.TensorInfo
+	outputs  []inference.TensorInfo
 	row      inference.Row
 	calls    sync.Pool // of *call
 }
 
 // call is the memory of one request.
 type call struct {
-	request codec.PredictRequest
+	predict codec.PredictRequest
+	infer   codec.InferRequest
 	out     []inference.Tensor
+	number  []byte // the text of a header
 }
 
 func run(listen, library, path string) error {
@@ -62,10 +67,10 @@ func run(listen, library, path string) error {
 		if err != nil {
 			return err
 		}
-		s.info = &m.Inputs()[0]
+		s.inputs, s.outputs = m.Inputs(), m.Outputs()
 		s.sessions <- m
 	}
-	if s.row, err = s.info.Row(); err != nil {
+	if s.row, err = s.inputs[0].Row(); err != nil {
 		return err
 	}
 	s.calls.New = func() any { return &call{out: make([]inference.Tensor, 2)} }
@@ -85,24 +90,30 @@ func run(listen, library, path string) error {
 }
 
 func (s *server) handle(ctx *fasthttp.RequestCtx) {
-	if string(ctx.Path()) != "/predict" || !ctx.IsPost() {
-		ctx.Error("not found", fasthttp.StatusNotFound)
-		return
-	}
 	c := s.calls.Get().(*call)
 	defer s.calls.Put(c)
-	if err := c.request.Decode(ctx.PostBody(), s.info, s.row); err != nil {
+	switch path := string(ctx.Path()); {
+	case !ctx.IsPost():
+		ctx.Error("not found", fasthttp.StatusNotFound)
+	case path == "/predict":
+		s.predict(ctx, c)
+	case path == "/v2/models/digits/infer":
+		s.infer(ctx, c)
+	default:
+		ctx.Error("not found", fasthttp.StatusNotFound)
+	}
+}
+
+func (s *server) predict(ctx *fasthttp.RequestCtx, c *call) {
+	if err := c.predict.Decode(ctx.PostBody(), &s.inputs[0], s.row); err != nil {
 		ctx.Error(err.Error(), fasthttp.StatusBadRequest)
 		return
 	}
-	m := <-s.sessions
-	err := m.Run(c.request.Inputs[:], c.out)
-	s.sessions <- m
-	if err != nil {
+	if err := s.run(c.predict.Inputs[:], c.out); err != nil {
 		ctx.Error(err.Error(), fasthttp.StatusInternalServerError)
 		return
 	}
-	body, err := c.request.AppendResponse(ctx.Response.SwapBody(nil)[:0], codec.Prediction{
+	body, err := c.predict.AppendResponse(ctx.Response.SwapBody(nil)[:0], codec.Prediction{
 		Model: "digits", Version: "1", Label: &c.out[0], Probabilities: &c.out[1],
 	})
 	if err != nil {
@@ -111,6 +122,49 @@ func (s *server) handle(ctx *fasthttp.RequestCtx) {
 	}
 	ctx.SetContentType("application/json")
 	ctx.Response.SwapBody(body)
+}
+
+// headerLength says how much of a body is JSON, before binary tensors.
+const headerLength = "Inference-Header-Content-Length"
+
+func (s *server) infer(ctx *fasthttp.RequestCtx, c *call) {
+	body := ctx.PostBody()
+	header := len(body)
+	if text := ctx.Request.Header.Peek(headerLength); len(text) > 0 {
+		var err error
+		if header, err = fasthttp.ParseUint(text); err != nil {
+			ctx.Error(err.Error(), fasthttp.StatusBadRequest)
+			return
+		}
+	}
+	if err := c.infer.DecodeBinary(body, header, s.inputs, s.outputs); err != nil {
+		ctx.Error(err.Error(), fasthttp.StatusBadRequest)
+		return
+	}
+	if err := s.run(c.infer.Inputs, c.out); err != nil {
+		ctx.Error(err.Error(), fasthttp.StatusInternalServerError)
+		return
+	}
+	answer, header, err := c.infer.AppendResponse(ctx.Response.SwapBody(nil)[:0], "digits", "1", c.out)
+	if err != nil {
+		ctx.Error(err.Error(), fasthttp.StatusInternalServerError)
+		return
+	}
+	ctx.SetContentType("application/json")
+	if header > 0 {
+		ctx.SetContentType("application/octet-stream")
+		c.number = strconv.AppendInt(c.number[:0], int64(header), 10)
+		ctx.Response.Header.SetBytesV(headerLength, c.number)
+	}
+	ctx.Response.SwapBody(answer)
+}
+
+// run waits for a session and runs the model in it.
+func (s *server) run(in, out []inference.Tensor) error {
+	m := <-s.sessions
+	err := m.Run(in, out)
+	s.sessions <- m
+	return err
 }
 
 // version returns the version of a module in this binary.
