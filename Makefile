@@ -20,7 +20,7 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine install uninstall deb test e2e test-upgrade soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade lint fmt clean
+.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test-upgrade: build ## upgrade from the programs of the commit before, and back,
 	@scripts/before.sh "$(CURDIR)/.cache/before" || { test $$? -eq 3 && exit 0; exit 1; }; \
 	ln -sf "$$(readlink -f bin/libonnxruntime.so.1)" .cache/before/libonnxruntime.so.1; \
 	PREFORKD_BEFORE="$(CURDIR)/.cache/before" $(GO) test -race -count=1 -v -run TestUpgradeFromBefore ./e2e/
+
+test-clients: build ## Python's tritonclient, from PyPI, against the service
+	@scripts/test-clients.sh
 
 soak: build ## long fault storms: the same tests with full counts (needs ulimit -Hn 2200)
 	PREFORKD_SOAK=1 $(GO) test -race -count=1 -timeout 180m -v ./e2e/...

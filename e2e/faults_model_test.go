@@ -25,13 +25,17 @@ func operator(op, out string, in ...string) []byte {
 	return part(part(b, 2, []byte(out)), 4, []byte(op))
 }
 
-func tensorOf(name string, elem, dim int64) []byte {
-	shape := part(nil, 1, field(nil, 1, dim))
+func tensorOf(name string, elem int64, dims ...int64) []byte {
+	var shape []byte
+	for _, dim := range dims {
+		shape = part(shape, 1, field(nil, 1, dim))
+	}
 	return part(part(nil, 1, []byte(name)), 2, part(nil, 1, part(field(nil, 1, elem), 2, shape)))
 }
 
 const (
 	onnxFloat = 1
+	onnxInt32 = 6
 	onnxInt64 = 7
 	onnxBool  = 9
 )
@@ -50,7 +54,7 @@ func intOf(name string, v uint64) []byte {
 	return part(part(field(field(nil, 1, 1), 2, onnxInt64), 8, []byte(name)), 9, binary.LittleEndian.AppendUint64(nil, v))
 }
 
-func graphOf(consts, inputs [][]byte, output []byte, nodes ...[]byte) []byte {
+func graphOf(consts, inputs, outputs [][]byte, nodes ...[]byte) []byte {
 	var g []byte
 	for _, n := range nodes {
 		g = part(g, 1, n)
@@ -62,13 +66,16 @@ func graphOf(consts, inputs [][]byte, output []byte, nodes ...[]byte) []byte {
 	for _, i := range inputs {
 		g = part(g, 11, i)
 	}
-	m := part(field(nil, 1, 7), 7, part(g, 12, output))
+	for _, o := range outputs {
+		g = part(g, 12, o)
+	}
+	m := part(field(nil, 1, 7), 7, g)
 	return part(m, 8, field(nil, 2, 13)) // opset 13
 }
 
 func onnxModel(nodes ...[]byte) []byte {
 	return graphOf([][]byte{floatOf("one", 2, 1), intOf("flat", 1), intOf("small", 2)},
-		[][]byte{tensorOf("n", onnxInt64, 2)}, tensorOf("y", onnxFloat, 1), nodes...)
+		[][]byte{tensorOf("n", onnxInt64, 2)}, [][]byte{tensorOf("y", onnxFloat, 1)}, nodes...)
 }
 
 // rounds goes round n times, through two operators each: a run that can be stopped.
@@ -84,7 +91,7 @@ func rounds() []byte {
 	body = part(part(body, 12, scalar("again", onnxBool)), 12, tensorOf("next", onnxFloat, 1))
 	loop := operator("Loop", "y", "times", "", "one")
 	loop = part(loop, 5, part(field(part(nil, 1, []byte("body")), 20, 5), 6, body)) // 5: a graph
-	return graphOf([][]byte{floatOf("one", 1, 1)}, [][]byte{tensorOf("n", onnxInt64, 2)}, tensorOf("y", onnxFloat, 1),
+	return graphOf([][]byte{floatOf("one", 1, 1)}, [][]byte{tensorOf("n", onnxInt64, 2)}, [][]byte{tensorOf("y", onnxFloat, 1)},
 		operator("ReduceMax", "times", "n"), loop)
 }
 
@@ -93,7 +100,7 @@ func rounds() []byte {
 // [1,1,k], and gives y, how many boxes are left.
 func stubborn() []byte {
 	return graphOf([][]byte{floatOf("zero", 3, 0), floatOf("overlap", 1, 0.5), intOf("most", 1<<40), intOf("flat", 1)},
-		[][]byte{tensorOf("boxes", onnxInt64, 3), tensorOf("scores", onnxInt64, 3)}, tensorOf("y", onnxInt64, 1),
+		[][]byte{tensorOf("boxes", onnxInt64, 3), tensorOf("scores", onnxInt64, 3)}, [][]byte{tensorOf("y", onnxInt64, 1)},
 		operator("Expand", "b", "zero", "boxes"), operator("Expand", "s", "zero", "scores"),
 		operator("NonMaxSuppression", "left", "b", "s", "most", "overlap"), operator("Shape", "counts", "left"),
 		operator("ReduceMax", "max", "counts"), operator("Reshape", "y", "max", "flat"))
@@ -103,7 +110,7 @@ func stubborn() []byte {
 // hundred.
 func integers(nodes ...[]byte) []byte {
 	return graphOf([][]byte{intOf("one", 1), intOf("hundred", 100)},
-		[][]byte{tensorOf("n", onnxInt64, 1)}, tensorOf("y", onnxInt64, 1), nodes...)
+		[][]byte{tensorOf("n", onnxInt64, 1)}, [][]byte{tensorOf("y", onnxInt64, 1)}, nodes...)
 }
 
 // deadly divides 100 by n. Where n is 0 the processor raises #DE, which is SIGFPE and the

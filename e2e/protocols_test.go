@@ -20,7 +20,7 @@ const perProtocol = 50
 // protocol asks a model for samples, in one way that clients have.
 type protocol struct {
 	name, path string // path with %s for the model
-	body       func(rows string) string
+	body       func(n int, rows string) string
 	// read returns the labels and probabilities in an answer.
 	read func(body []byte) (labels []int64, probabilities [][]float64, err error)
 }
@@ -28,7 +28,7 @@ type protocol struct {
 var protocols = []protocol{
 	{
 		"predict", "/predict/%s",
-		func(rows string) string { return `{"features":` + rows + `}` },
+		func(_ int, rows string) string { return `{"features":` + rows + `}` },
 		func(body []byte) ([]int64, [][]float64, error) {
 			var a struct {
 				Predictions   []int64
@@ -40,14 +40,14 @@ var protocols = []protocol{
 	},
 	{
 		"V2", "/v2/models/%s/infer",
-		func(rows string) string {
-			return fmt.Sprintf(`{"inputs":[{"name":"pixels","shape":[%d,%d],"datatype":"FP32","data":%s}]}`, perProtocol, digits.Features, rows)
+		func(n int, rows string) string {
+			return fmt.Sprintf(`{"inputs":[{"name":"pixels","shape":[%d,%d],"datatype":"FP32","data":%s}]}`, n, digits.Features, rows)
 		},
 		readV2,
 	},
 	{
 		"TensorFlow Serving, rows", "/v1/models/%s:predict",
-		func(rows string) string { return `{"instances":` + rows + `}` },
+		func(_ int, rows string) string { return `{"instances":` + rows + `}` },
 		func(body []byte) (labels []int64, probabilities [][]float64, err error) {
 			var a struct {
 				Predictions []struct {
@@ -64,7 +64,7 @@ var protocols = []protocol{
 	},
 	{
 		"TensorFlow Serving, columns", "/v1/models/%s/versions/1:predict",
-		func(rows string) string { return `{"inputs":{"pixels":` + rows + `}}` },
+		func(_ int, rows string) string { return `{"inputs":{"pixels":` + rows + `}}` },
 		func(body []byte) ([]int64, [][]float64, error) {
 			var a struct {
 				Outputs struct {
@@ -99,24 +99,29 @@ func readV2(body []byte) (labels []int64, probabilities [][]float64, err error) 
 	return labels, probabilities, err
 }
 
+// rowsText is samples as nested lists.
+func rowsText(samples [][digits.Features]float32) string {
+	rows := make([]string, len(samples))
+	for i := range rows {
+		numbers := make([]string, digits.Features)
+		for k, v := range samples[i] {
+			numbers[k] = strconv.FormatFloat(float64(v), 'g', -1, 32)
+		}
+		rows[i] = "[" + strings.Join(numbers, ",") + "]"
+	}
+	return "[" + strings.Join(rows, ",") + "]"
+}
+
 // TestProtocolsAgree asks for the same samples in each form: the answers are
 // scikit-learn's, and to the last digit the same.
 func TestProtocolsAgree(t *testing.T) {
 	set := digits.Load(t)
 	s := testkit.Start(t, testkit.Options{})
-	rows := make([]string, perProtocol)
-	for i := range rows {
-		numbers := make([]string, digits.Features)
-		for k, v := range set.Pixels[i] {
-			numbers[k] = strconv.FormatFloat(float64(v), 'g', -1, 32)
-		}
-		rows[i] = "[" + strings.Join(numbers, ",") + "]"
-	}
-	all := "[" + strings.Join(rows, ",") + "]"
+	all := rowsText(set.Pixels[:perProtocol])
 	for _, model := range digits.Names {
 		var first [][]float64
 		for _, p := range protocols {
-			status, body := post(t, s.URL+fmt.Sprintf(p.path, model), p.body(all))
+			status, body := post(t, s.URL+fmt.Sprintf(p.path, model), p.body(perProtocol, all))
 			labels, probabilities, err := p.read([]byte(body))
 			if status != 200 || err != nil || len(labels) != perProtocol || len(probabilities) != perProtocol {
 				t.Errorf("%s, %s: %d, %v, %d labels, %d rows: %.200s", model, p.name, status, err, len(labels), len(probabilities), body)
@@ -145,7 +150,7 @@ func TestProtocolsAgree(t *testing.T) {
 func TestProtocolsDescribe(t *testing.T) {
 	s := testkit.Start(t, testkit.Options{Workers: 1})
 	for path, want := range map[string]string{
-		"/v1/models":                          `{"models":["digits","digits-cnn","digits-forest","digits-gbdt"]}`,
+		"/v1/models":                          `{"models":["digits","digits-cnn","digits-forest","digits-gbdt","digits-int8"]}`,
 		"/v1/models/digits":                   `{"name":"digits","ready":true,"model_version_status":[{"version":"1","state":"AVAILABLE",`,
 		"/v1/models/digits/versions/1":        `{"name":"digits","ready":true,"model_version_status":[{"version":"1","state":"AVAILABLE",`,
 		"/v1/models/digits/metadata":          `{"model_spec":{"name":"digits","signature_name":"","version":"1"},"metadata":{"signature_def":{"signature_def":{"serving_default":{"inputs":{"pixels":{"dtype":"DT_FLOAT",`,

@@ -38,7 +38,7 @@ func loaderError(err error) error {
 // the values or made the model.
 var source = regexp.MustCompile(
 	`[\w./]+\.(?:cc|h|cpp|hpp):\d+ ` +
-		`(?:[^()]*onnxruntime::[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])? |\w+ )`)
+		`(?:[^()]*onnxruntime::[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?:::<lambda\([^()]*\)>)?(?: \[with [^\]]*\])? |\w+ )`)
 
 var (
 	prefixes = regexp.MustCompile(`^(?:Error running network: |Error loading temporary session: |Error creating C session from file: )+`)
@@ -67,12 +67,12 @@ func loadError(path string, err error) error {
 
 // runError is an error of a run. The binding drops ONNX Runtime's status codes, so the
 // text decides. A loaded graph that refuses to run does so because of the values or
-// their shape: an index out of bounds, sizes that do not fit together. The exception
-// is memory, which another request may find again.
+// their shape: an index out of bounds, sizes that do not fit together. The exceptions
+// are memory, which another request may find again, and a locale that is not installed.
 func runError(err error) error {
 	text := tidy(err)
 	for _, ours := range []string{
-		"bad_alloc", "Failed to allocate memory", "out of memory",
+		"bad_alloc", "Failed to allocate memory", "out of memory", "Failed to construct locale",
 	} {
 		if strings.Contains(text, ours) {
 			return fmt.Errorf("run the model: %s", text)
