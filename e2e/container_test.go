@@ -51,7 +51,7 @@ func options(t *testing.T, more ...string) []string {
 		"--network", "host", "--no-healthcheck", "--read-only", "--cap-drop=all", "--security-opt", "no-new-privileges",
 		"--volume", filepath.Join(testkit.Root(t), "models") + ":/models:ro",
 		"--env", "PREFORKD_LISTEN=127.0.0.1:0", "--env", "PREFORKD_OPS_LISTEN=127.0.0.1:0",
-		"--env", "PREFORKD_RELOAD_BAKE=100ms", "--env", "PREFORKD_RELOAD_TRIAL=100ms", "--env", "PREFORKD_DRAIN_DELAY=0s",
+		"--env", "PREFORKD_RELOAD_BAKE=100ms", "--env", "PREFORKD_RELOAD_TRIAL=100ms",
 	}, more...)
 }
 
@@ -113,9 +113,6 @@ func TestContainer(t *testing.T) {
 	t.Run("upgrades and a death", func(t *testing.T) { changes(t, c, address, table) })
 	t.Run("orphans", func(t *testing.T) { orphans(t, c) })
 	t.Run("health", func(t *testing.T) {
-		if !strings.Contains(c.Exec("preforkd", "--help").OK(t), "health") {
-			t.Skip("skipped: this preforkd has no command health, which the image names")
-		}
 		c.Exec("/usr/bin/preforkd", "health").OK(t)
 	})
 	if got := c.PID(); got != pid {

@@ -46,7 +46,13 @@ func post(t testing.TB, url, body string) (int, string) {
 
 func get(t testing.TB, url string) (int, string) {
 	t.Helper()
-	resp, err := fresh.Get(url)
+	return fetched(t, fresh, url)
+}
+
+// fetched is get by a client of the test's own.
+func fetched(t testing.TB, client *http.Client, url string) (int, string) {
+	t.Helper()
+	resp, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
