@@ -196,19 +196,25 @@ func useModels(t *testing.T, b *Board) {
 	}
 }
 
-// TestServedIsOneForAll who hold the row, and begins anew with another model.
-func TestServedIsOneForAll(t *testing.T) {
+// twice is a board of one row, as two processes have it.
+func twice(t *testing.T) (b, other *Board) {
+	t.Helper()
 	b, fd, err := Create(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	defer b.Close()
-	other, err := Open(fd)
-	if err != nil {
+	t.Cleanup(func() { b.Close() })
+	if other, err = Open(fd); err != nil {
 		t.Fatal(err)
 	}
-	defer other.Close()
+	t.Cleanup(func() { other.Close() })
+	return b, other
+}
+
+// TestServedIsOneForAll who hold the row, and begins anew with another model.
+func TestServedIsOneForAll(t *testing.T) {
+	b, other := twice(t)
 	m, err := b.ClaimModel(ModelKey{"m", "1", strings.Repeat("ab", 32)})
 	if err != nil {
 		t.Fatal(err)

@@ -11,17 +11,7 @@ import (
 
 // TestTallies are one for all who open the board, by name, and go along with its sums.
 func TestTallies(t *testing.T) {
-	b, fd, err := Create(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	defer b.Close()
-	other, err := Open(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
+	b, other := twice(t)
 	b.Tally("a").Add(2)
 	other.Tally("a").Add(3)
 	other.Tally("b").Add(1)

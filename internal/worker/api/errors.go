@@ -30,7 +30,6 @@ var (
 	errControl  = errors.New("model control is off")
 	errRequest  = errors.New("request")
 	errLabel    = errors.New("unknown label of the model")
-	errVerb     = errors.New("not implemented")
 	errBug      = errors.New("internal error: a defect of preforkd, its log has the details")
 )
 
@@ -51,7 +50,6 @@ var statuses = []struct {
 	{errLength, fasthttp.StatusLengthRequired},
 	{fasthttp.ErrBodyTooLarge, fasthttp.StatusRequestEntityTooLarge},
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
-	{errVerb, fasthttp.StatusNotImplemented},
 	{errSupport, fasthttp.StatusNotImplemented},
 	{errControl, fasthttp.StatusForbidden},
 	{errNotReady, fasthttp.StatusServiceUnavailable},

@@ -75,23 +75,15 @@ func (a *API) counted(t target) (models []*repository.Model, err error) {
 		m, err := a.find(t)
 		return []*repository.Model{m}, err
 	}
-	names := []string{string(t.model)}
-	if len(t.model) == 0 {
-		names = names[:0]
-		for _, m := range a.Models.All() {
-			names = append(names, m.Name)
-		}
-	} else if _, err := a.find(t); err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		for _, version := range a.Models.Versions(name) {
-			if m, err := a.Models.Find(name, version); err == nil {
-				models = append(models, m)
-			}
+	for m := range a.everyModel {
+		if len(t.model) == 0 || m.Name == string(t.model) {
+			models = append(models, m)
 		}
 	}
-	return models, nil
+	if len(models) == 0 {
+		_, err = a.find(t) // says what there is none of
+	}
+	return models, err
 }
 
 func appendStats(b []byte, m *repository.Model, s Stats) []byte {

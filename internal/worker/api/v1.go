@@ -76,9 +76,9 @@ func (a *API) v1Refused(_ *fasthttp.RequestCtx, t target) error {
 		return err
 	}
 	if string(t.verb) == "explain" {
-		return describe(errVerb, ":explain is not implemented: models here do not explain what they predict, use :predict")
+		return describe(errSupport, ":explain is not implemented: models here do not explain what they predict, use :predict")
 	}
-	return describe(errVerb, ":%s is not implemented: models here take tensors and no tf.Example, use :predict", t.verb)
+	return describe(errSupport, ":%s is not implemented: models here take tensors and no tf.Example, use :predict", t.verb)
 }
 
 // v1Models answers GET /v1/models, with the names of all models.
