@@ -40,9 +40,11 @@ var rooms = map[string]room{
 	"internal/worker/admission":     {2, workers, false},
 	"internal/worker/codec":         {2, workers, true},
 	"internal/inference/repository": {2, workers, false},
+	"internal/inference/batch":      {2, workers, false},
 	"internal/load":                 {2, generators, false},
 
 	"internal/inference/onnx":     {1, workers, false},
+	"internal/worker/peer":        {1, workers, false},
 	"internal/supervisor/process": {1, super, false},
 	"internal/supervisor/machine": {1, super, false},
 	"internal/supervisor/cache":   {1, super, false},
