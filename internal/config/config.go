@@ -16,16 +16,19 @@ type Config struct {
 	// Group is their group; empty: the user's own.
 	Group Account `yaml:"group"`
 	// Groups are further ones, beside those that the user is a member of.
-	Groups    []Account `yaml:"groups"`
-	Predict   Predict   `yaml:"predict"`
-	Worker    Worker    `yaml:"worker"`
-	Timeouts  Timeouts  `yaml:"timeouts"`
-	Drain     Drain     `yaml:"drain"`
-	HTTP      HTTP      `yaml:"http"`
-	Inference Inference `yaml:"inference"`
-	Cache     Cache     `yaml:"cache"`
-	Reload    Reload    `yaml:"reload"`
-	Recycle   Recycle   `yaml:"recycle"`
+	Groups   []Account `yaml:"groups"`
+	Predict  Predict   `yaml:"predict"`
+	Worker   Worker    `yaml:"worker"`
+	Timeouts Timeouts  `yaml:"timeouts"`
+	Drain    Drain     `yaml:"drain"`
+	// Concurrency is how many requests a worker reads and runs at once, Queue what waits.
+	Concurrency Concurrency `yaml:"concurrency"`
+	Queue       Queue       `yaml:"queue"`
+	HTTP        HTTP        `yaml:"http"`
+	Inference   Inference   `yaml:"inference"`
+	Cache       Cache       `yaml:"cache"`
+	Reload      Reload      `yaml:"reload"`
+	Recycle     Recycle     `yaml:"recycle"`
 	// Pools are the pools beside main, by name; see ForPool.
 	Pools map[string]Pool `yaml:"pools"`
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
@@ -112,6 +115,23 @@ type Drain struct {
 	// Delay is how long it serves on after it was told to stop, and says that it is not
 	// ready, before the workers drain.
 	Delay time.Duration `yaml:"delay" default:"0s" check:"0s..1h"`
+}
+
+// Concurrency is the section of how many requests run.
+type Concurrency struct {
+	// Limit is how many requests a worker reads and runs at once; auto: one, and with models
+	// that join requests (max_batch_size) what fills a batch while another one runs.
+	Limit Workers `yaml:"limit" default:"auto" check:"auto|1..4096"`
+}
+
+// Queue is the section of the requests that wait in a worker.
+type Queue struct {
+	// MaxRequests is how many may wait; 0: no bound.
+	MaxRequests int `yaml:"max_requests" default:"1000" check:"0..1000000"`
+	// MaxBytes is how much their bodies may have together; 0: no bound.
+	MaxBytes Bytes `yaml:"max_bytes" default:"256MiB" check:"0..1TiB"`
+	// MaxWait is how long the last of them may expect to wait; 0: until timeouts.request.
+	MaxWait time.Duration `yaml:"max_wait" default:"10s" check:"0s..24h"`
 }
 
 // HTTP is the section of the protocol that workers speak.

@@ -24,6 +24,7 @@ func TestDefaults(t *testing.T) {
 			Boot: 2 * time.Minute, Heartbeat: 30 * time.Second,
 			Request: 30 * time.Second, Drain: 30 * time.Second,
 		},
+		Queue:   Queue{MaxRequests: 1000, MaxBytes: 256 << 20, MaxWait: 10 * time.Second},
 		Reload:  Reload{Bake: 2 * time.Second, Trial: time.Second},
 		Recycle: Recycle{Jitter: 10},
 		HTTP: HTTP{

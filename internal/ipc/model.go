@@ -45,8 +45,13 @@ type ModelSettings struct {
 	Description string          `yaml:"description" json:"description,omitempty"`
 	Predict     PredictSettings `yaml:"predict" json:"predict"`
 	Limits      ModelLimits     `yaml:"limits" json:"limits,omitzero"`
-	// MaxBatchSize is the largest first dimension of a request; 0: the graph decides.
+	// MaxBatchSize is the largest first dimension of a request, and of requests that are
+	// joined into one run; 0: the graph decides, and none are.
 	MaxBatchSize int64 `yaml:"max_batch_size" check:"0..1000000000" json:"max_batch_size,omitempty"`
+	// MaxQueueDelay is how long a request waits for others to be joined to while nothing runs.
+	MaxQueueDelay time.Duration `yaml:"max_queue_delay" check:"0s..1m" json:"max_queue_delay,omitempty"`
+	// NoBatching keeps requests apart whatever MaxBatchSize is.
+	NoBatching bool `yaml:"no_batching" json:"no_batching,omitempty"`
 
 	// File is where the settings are from; empty: there is no file.
 	File string `yaml:"-" json:"file,omitempty"`
@@ -110,11 +115,11 @@ func (t *TensorSettings) Graph() []int64 {
 	return t.Dims
 }
 
-// BatchSettings say how requests may be joined into one run.
+// BatchSettings is what a config.pbtxt says of batches beside MaxBatchSize and
+// MaxQueueDelay; it is shown to clients who ask, and changes nothing.
 type BatchSettings struct {
-	Delay         time.Duration `json:"delay,omitempty"`
-	Preferred     []int64       `json:"preferred,omitempty"`
-	PreserveOrder bool          `json:"preserve_order,omitempty"`
+	Preferred     []int64 `json:"preferred,omitempty"`
+	PreserveOrder bool    `json:"preserve_order,omitempty"`
 }
 
 // PredictSettings names the tensors that POST /predict uses. An empty name is

@@ -74,13 +74,7 @@ func (w *worker) answer(m *repository.Model, c *ipc.WarmupCase) error {
 		return err
 	}
 	out := make([]inference.Tensor, len(m.Outputs()))
-	permit, err := w.permits.Acquire(w.cfg.Timeouts.Request)
-	if err != nil {
-		return err
-	}
-	err = m.Run(in, out)
-	w.permits.Release(permit)
-	if err != nil {
+	if err := w.api.Run(m, in, out, w.cfg.Timeouts.Request); err != nil {
 		return err
 	}
 	for i := range out {

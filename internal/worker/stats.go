@@ -20,7 +20,9 @@ func (w *worker) served(m *repository.Model, s api.Served) {
 	}
 	row.Requests.Add(1)
 	row.Inferences.Add(uint64(s.Batch))
-	row.Executions.Add(1)
+	if s.Led {
+		row.Executions.Add(1)
+	}
 	row.QueueNs.Add(uint64(s.Queue))
 	row.InputNs.Add(uint64(s.Input))
 	row.EngineNs.Add(uint64(s.Engine))
@@ -42,4 +44,22 @@ func (w *worker) stats(m *repository.Model) (s api.Stats) {
 	s.Total = s.Queue + s.Input + s.Engine + s.Output
 	s.Last, _ = row.Last()
 	return s
+}
+
+// dropped counts a request that no model has answered.
+func (w *worker) dropped(f api.Fate) {
+	switch f {
+	case api.RefusedFull, api.RefusedSlow, api.RefusedLate:
+		w.row.Refused[f-api.RefusedFull].Add(1)
+	case api.ExpiredWaiting, api.ExpiredRunning:
+		w.row.Expired[f-api.ExpiredWaiting].Add(1)
+	case api.GoneWaiting, api.GoneRunning:
+		w.row.Forsaken[f-api.GoneWaiting].Add(1)
+	}
+}
+
+// observe brings this worker's row up to date with its permits.
+func (w *worker) observe(inUse, waiting int) {
+	w.row.InUse.Set(int64(inUse))
+	w.row.Waiting.Set(int64(waiting))
 }

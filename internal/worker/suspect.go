@@ -4,13 +4,18 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"preforkd/internal/inference/repository"
+	"preforkd/internal/ipc/scoreboard"
 )
 
 // entering says in this worker's row what is about to run, so that the supervisor knows
 // of which model and which request the worker died, if it does. A self-test says nothing:
-// the reload judges it.
+// the reload judges it. body is nil for several requests in one run.
 func (w *worker) entering(m *repository.Model, body []byte) {
-	w.row.Enter(m.Row, requestDigest(body))
+	digest := uint64(scoreboard.Several)
+	if body != nil {
+		digest = requestDigest(body)
+	}
+	w.row.Enter(m.Row, digest)
 }
 
 // refusal says why m must not run; empty: it may.

@@ -29,9 +29,12 @@ import (
 	"preforkd/internal/worker/api"
 )
 
-// permits is how many inferences a worker runs at once: it is given one share of the
+// runners is how many inferences a worker runs at once: it is given one share of the
 // cores, and the engine one thread.
-const permits = 1
+const runners = 1
+
+// mostPermits bounds how many requests a worker reads for batches.
+const mostPermits = 1024
 
 // worker is what Run wires.
 type worker struct {
@@ -205,10 +208,16 @@ func (w *worker) handle(version string) {
 	if w.cfg.HTTP.WorkerHeader {
 		header = w.String()
 	}
-	w.permits = admission.New(permits)
+	w.permits = admission.New(admission.Options{
+		Limit: w.limit(), Runners: runners, Observe: w.observe,
+		MaxWaiting: w.cfg.Queue.MaxRequests, MaxBytes: int64(w.cfg.Queue.MaxBytes), MaxWait: w.cfg.Queue.MaxWait,
+	})
+	w.row.Limit.Set(int64(w.permits.Size()))
 	w.api = api.New(api.Options{
 		Models:         w.models,
 		Permits:        w.permits,
+		Runners:        runners,
+		Dropped:        w.dropped,
 		Default:        w.cfg.Predict.Model,
 		Version:        version,
 		RequestTimeout: w.cfg.Timeouts.Request,
@@ -224,6 +233,24 @@ func (w *worker) handle(version string) {
 		Ready:          func() bool { return !w.leaving.Load() },
 		Closing:        func() bool { return w.board.Unready().Load() != 0 },
 	})
+}
+
+// limit is how many requests this worker reads and runs at once: as many as its runners and
+// batches can use. While one batch runs the next one fills.
+func (w *worker) limit() int {
+	if n := w.cfg.Concurrency.Limit; !n.Auto() {
+		return int(n)
+	}
+	most := 1
+	for i := range w.manifest.Models {
+		if m := &w.manifest.Models[i].Options; !m.NoBatching {
+			most = max(most, int(min(m.MaxBatchSize, mostPermits/2)))
+		}
+	}
+	if most == 1 {
+		return runners
+	}
+	return 2 * most * runners
 }
 
 // listen makes the HTTP server and its listeners.

@@ -74,7 +74,7 @@ func run(listen, library, models string, plain bool) error {
 	if err != nil {
 		return err
 	}
-	options := api.Options{Models: loaded, Permits: admission.New(1), Default: "digits", RequestTimeout: requestTimeout}
+	options := api.Options{Models: loaded, Permits: admission.New(admission.Options{Limit: 1}), Default: "digits", RequestTimeout: requestTimeout}
 	if !plain {
 		options.Began, options.Answered = counting(row)
 	}

@@ -28,6 +28,8 @@ type Model struct {
 	Row      int    // of the scoreboard's section models, from 1 on; 0: none
 	Settings ipc.ModelSettings
 	Predict  Predict
+	// Tag is whatever its user keeps of it. It is set before the first run.
+	Tag any
 
 	mu    sync.Mutex // held while model runs
 	model inference.Model

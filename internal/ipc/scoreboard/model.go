@@ -223,8 +223,16 @@ func (q Quarantine) Describe(name, version string) string {
 		name, version, workers, q.Window, q.Cause, RequestText(q.Request), name)
 }
 
+// Several is the digest of requests that run together: any of them may be at fault.
+const Several = 0
+
 // RequestText is a request's digest as operators read it.
-func RequestText(digest uint64) string { return fmt.Sprintf("%016x", digest) }
+func RequestText(digest uint64) string {
+	if digest == Several {
+		return "several"
+	}
+	return fmt.Sprintf("%016x", digest)
+}
 
 // fits tells whether text ends within so many words.
 func fits(text string, words int) bool {

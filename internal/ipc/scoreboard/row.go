@@ -43,11 +43,14 @@ type Fields struct {
 	InFlight    Gauge // requests
 	Connections Gauge // open
 	Idle        Gauge // those of them between two requests
-	_           [5]uint64
+	Limit       Gauge // permits, each the right to read and run one request
+	InUse       Gauge // those of them that are held
+	Waiting     Gauge // requests that wait for one
+	_           [2]uint64
 
 	Requests  Counter    // begun
 	Responses [5]Counter // by class, 1xx to 5xx; Respond counts
-	_         [2]uint64
+	Forsaken  [2]Counter // requests whose client has gone: while they waited, while they ran
 
 	Accepted       Counter // connections from a listening socket
 	Adopted        Counter // connections from another worker
@@ -56,8 +59,10 @@ type Fields struct {
 	_              [4]uint64
 
 	EngineCalls Counter
-	EngineNs    Counter // nanoseconds inside them
-	_           [6]uint64
+	EngineNs    Counter    // nanoseconds inside them
+	Refused     [3]Counter // requests by why: too many wait, it would take too long, later than the client wants
+	Expired     [2]Counter // requests whose time was over: while they waited, while they ran
+	_           [1]uint64
 
 	Lost  Counter // requests that ended unanswered with their process; the supervisor's
 	Exits Counter // processes that ended in this row; the supervisor's
@@ -223,7 +228,10 @@ func (r *Row) SetState(state uint64) { r.state.Store(state) }
 func (r *Row) State() uint64 { return r.state.Load() }
 
 // Gauges are a row's gauges at one moment.
-type Gauges struct{ InFlight, Connections, Idle int64 }
+type Gauges struct {
+	InFlight, Connections, Idle int64
+	Limit, InUse, Waiting       int64
+}
 
 // Settle ends a claim: it zeroes the gauges, records the exit and frees the row. Its
 // counters stay. pid is what PID returned, and the process must have ended; 0 takes
@@ -253,6 +261,9 @@ func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
 	r.InFlight.Set(0)
 	r.Connections.Set(0)
 	r.Idle.Set(0)
+	r.Limit.Set(0)
+	r.InUse.Set(0)
+	r.Waiting.Set(0)
 	r.PSS.Set(0)
 	r.Ticked.Clear()
 	r.BusySince.Clear()
@@ -263,5 +274,5 @@ func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
 }
 
 func (r *Row) gauges() Gauges {
-	return Gauges{r.InFlight.Load(), r.Connections.Load(), r.Idle.Load()}
+	return Gauges{r.InFlight.Load(), r.Connections.Load(), r.Idle.Load(), r.Limit.Load(), r.InUse.Load(), r.Waiting.Load()}
 }

@@ -26,6 +26,9 @@ type Counts struct {
 	HandoffRefused uint64
 	EngineCalls    uint64
 	EngineNs       uint64
+	Refused        [3]uint64 // as in Fields
+	Expired        [2]uint64
+	Forsaken       [2]uint64
 	Lost           uint64
 	Exits          uint64
 }
@@ -70,18 +73,26 @@ func (f *Fields) Counts() Counts {
 		Lost:           f.Lost.Load(),
 		Exits:          f.Exits.Load(),
 	}
-	for i := range f.Responses {
-		c.Responses[i] = f.Responses[i].Load()
-	}
+	load(c.Responses[:], f.Responses[:])
+	load(c.Refused[:], f.Refused[:])
+	load(c.Expired[:], f.Expired[:])
+	load(c.Forsaken[:], f.Forsaken[:])
 	return c
+}
+
+func load(to []uint64, from []Counter) {
+	for i := range from {
+		to[i] = from[i].Load()
+	}
 }
 
 // Add adds other to c.
 func (c *Counts) Add(other Counts) {
 	c.Requests += other.Requests
-	for i, n := range other.Responses {
-		c.Responses[i] += n
-	}
+	add(c.Responses[:], other.Responses[:])
+	add(c.Refused[:], other.Refused[:])
+	add(c.Expired[:], other.Expired[:])
+	add(c.Forsaken[:], other.Forsaken[:])
 	c.Accepted += other.Accepted
 	c.Adopted += other.Adopted
 	c.HandedOver += other.HandedOver
@@ -90,6 +101,12 @@ func (c *Counts) Add(other Counts) {
 	c.EngineNs += other.EngineNs
 	c.Lost += other.Lost
 	c.Exits += other.Exits
+}
+
+func add(to, more []uint64) {
+	for i, n := range more {
+		to[i] += n
+	}
 }
 
 // Totals is the sum over all rows, free ones included: it never falls.
@@ -112,6 +129,9 @@ func (b *Board) Gauges() Gauges {
 			sum.InFlight += g.InFlight
 			sum.Connections += g.Connections
 			sum.Idle += g.Idle
+			sum.Limit += g.Limit
+			sum.InUse += g.InUse
+			sum.Waiting += g.Waiting
 		}
 	}
 	return sum
@@ -152,9 +172,10 @@ func (b *Board) Carry(s Sums) error {
 
 func (f *Fields) add(c Counts) {
 	f.Requests.Add(c.Requests)
-	for i, n := range c.Responses {
-		f.Responses[i].Add(n)
-	}
+	store(f.Responses[:], c.Responses[:])
+	store(f.Refused[:], c.Refused[:])
+	store(f.Expired[:], c.Expired[:])
+	store(f.Forsaken[:], c.Forsaken[:])
 	f.Accepted.Add(c.Accepted)
 	f.Adopted.Add(c.Adopted)
 	f.HandedOver.Add(c.HandedOver)
@@ -163,4 +184,10 @@ func (f *Fields) add(c Counts) {
 	f.EngineNs.Add(c.EngineNs)
 	f.Lost.Add(c.Lost)
 	f.Exits.Add(c.Exits)
+}
+
+func store(to []Counter, more []uint64) {
+	for i, n := range more {
+		to[i].Add(n)
+	}
 }

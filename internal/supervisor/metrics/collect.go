@@ -77,6 +77,12 @@ var (
 	requests     = counter("preforkd_http_requests_total", "Requests that a worker answered, by class of the status.", "code")
 	inFlight     = gauge("preforkd_http_requests_in_flight", "Requests that workers are answering.")
 	lost         = counter("preforkd_http_requests_lost_total", "Requests that ended unanswered with their worker.")
+	refusals     = counter("preforkd_requests_refused_total", "Requests refused instead of waiting, by reason: too many wait (full), those who wait take too long (slow), later than the client wants (late).", "reason")
+	expiries     = counter("preforkd_requests_expired_total", "Requests whose time was over while they were waiting or running.", "state")
+	forsaken     = counter("preforkd_requests_abandoned_total", "Requests whose client went while they were waiting or running; what waits is then not run.", "state")
+	concurrency  = gauge("preforkd_concurrency_limit", "Requests that all workers together may read and run at once.")
+	inUse        = gauge("preforkd_concurrency_in_use", "Requests that they read and run.")
+	queueDepth   = gauge("preforkd_queue_depth", "Requests that wait to be run.")
 	connections  = gauge("preforkd_connections", "Clients' connections that workers hold: between two requests (idle) or not (active).", "state")
 	handedOver   = counter("preforkd_connections_handed_over_total", "Connections that a worker gave to another.")
 	adopted      = counter("preforkd_connections_adopted_total", "Connections that a worker took from another.")
@@ -87,7 +93,7 @@ var (
 
 	plain = []metric{
 		buildInfo, generation, poolWorkers, workers, restarts, recycles, strangers, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
-		connections, handedOver, adopted, notTaken, engineCalls, engineTime,
+		refusals, expiries, forsaken, concurrency, inUse, queueDepth, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
 
@@ -168,6 +174,16 @@ func (c *collector) fromBoard(put func(metric, float64, ...string)) {
 	}
 	put(inFlight, float64(now.InFlight))
 	put(lost, float64(sum.Lost))
+	for i, reason := range [...]string{"full", "slow", "late"} {
+		put(refusals, float64(sum.Refused[i]), reason)
+	}
+	for i, state := range [...]string{"waiting", "running"} {
+		put(expiries, float64(sum.Expired[i]), state)
+		put(forsaken, float64(sum.Forsaken[i]), state)
+	}
+	put(concurrency, float64(now.Limit))
+	put(inUse, float64(now.InUse))
+	put(queueDepth, float64(now.Waiting))
 	put(exits, float64(sum.Exits))
 	put(connections, float64(now.Idle), "idle")
 	put(connections, float64(max(now.Connections-now.Idle, 0)), "active")

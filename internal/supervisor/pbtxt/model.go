@@ -41,6 +41,7 @@ type decoder struct {
 	into *ipc.ModelSettings
 
 	samples []sample // of model_warmup
+	batches place    // of dynamic_batching
 }
 
 // model are the fields of ModelConfig.
@@ -189,7 +190,7 @@ func (d *decoder) batching(key string, v *value) {
 	d.into.Batching = b
 	d.section(key, v, func(fields []*entry) {
 		d.message(key, fields, map[string]rule{
-			"max_queue_delay_microseconds": d.number(0, maxDelay, func(n int64, _ place) { b.Delay = time.Duration(n) * time.Microsecond }),
+			"max_queue_delay_microseconds": d.number(0, maxDelay, func(n int64, _ place) { d.into.MaxQueueDelay = time.Duration(n) * time.Microsecond }),
 			"preferred_batch_size":         d.numbers(1, maxBatch, &b.Preferred),
 			"preserve_ordering":            d.truth(&b.PreserveOrder),
 			"priority_levels":              {why: noEffect},
@@ -198,7 +199,7 @@ func (d *decoder) batching(key string, v *value) {
 			"priority_queue_policy":        {repeated: true, why: noEffect},
 		})
 	})
-	d.warn(v.at(), key, "is read and shown, but requests are not joined into batches")
+	d.batches = v.at()
 }
 
 // parameter reads one entry of a map from text to a message with a text.

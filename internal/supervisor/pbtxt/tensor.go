@@ -80,7 +80,7 @@ func (d *decoder) tensor(t *ipc.TensorSettings) map[string]rule {
 		"format":                  {},
 		"optional":                {why: noEffect + ": the graph's inputs are all needed"},
 		"is_shape_tensor":         {why: noEffect},
-		"allow_ragged_batch":      {why: noEffect + ": requests are not joined"},
+		"allow_ragged_batch":      {why: noEffect + ": requests whose shapes differ are not joined"},
 		"is_non_linear_format_io": {why: noEffect},
 		"label_filename":          {why: noEffect + ": there is no classification extension"},
 	}

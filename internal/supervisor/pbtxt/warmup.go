@@ -91,6 +91,9 @@ func (d *decoder) finish() {
 	if len(d.problems) > 0 {
 		return
 	}
+	if m := d.into.MaxBatchSize; d.into.Batching != nil && m < 2 {
+		d.warn(d.batches, "dynamic_batching", "has no effect here: max_batch_size is %d, so that no requests are joined", m)
+	}
 	for _, s := range d.samples {
 		if s.unused {
 			continue

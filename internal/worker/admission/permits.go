@@ -1,72 +1,80 @@
 package admission
 
 import (
-	"errors"
 	"sync"
 	"time"
 )
 
-// Errors of Acquire.
-var (
-	ErrTimeout = errors.New("no permit became free in time")
-	ErrRefused = errors.New("no permit will become free")
-)
-
-// Permit is the right to run one request: a number below Size, held by one caller.
+// Permit is the right to read and run one request: a number below Size, held by one caller.
 type Permit int
 
 // Permits is a fixed number of permits and the line of those who wait for one.
 type Permits struct {
+	options Options
+
 	mu          sync.Mutex // guards everything below
-	size        int
-	free        []Permit // the last one goes next
-	refusing    bool     // nobody waits any more
+	free        []Permit   // the last one goes next
+	costs       []time.Duration
+	held        time.Duration // costs of all who hold a permit
+	queued      time.Duration // costs of all who wait
+	granted     time.Time     // the latest one
+	refusing    bool          // nobody waits any more
 	first, last *waiter
 	waiting     int
+	bytes       int64   // of those who wait
 	spare       *waiter // waiters for the next who wait, linked by next
 }
 
 // waiter is one place in the line.
 type waiter struct {
+	claim      Claim
 	prev, next *waiter
-	granted    chan Permit // holds the permit once it is this waiter's, or refusal
+	inLine     bool
+	turn       uint64      // how often it was used
+	granted    chan Permit // holds the permit once it is this waiter's, or refusal or gone
 	timer      *time.Timer
 }
 
-// New returns n permits, all free. n is at least 1.
-func New(n int) *Permits {
-	if n < 1 {
+// New returns permits, all free. o.Limit is at least 1.
+func New(o Options) *Permits {
+	if o.Limit < 1 {
 		panic("admission: fewer than one permit")
 	}
-	p := &Permits{size: n, free: make([]Permit, n)}
+	if o.Runners < 1 {
+		o.Runners = o.Limit
+	}
+	if o.Observe == nil {
+		o.Observe = func(int, int) {}
+	}
+	p := &Permits{options: o, free: make([]Permit, o.Limit), costs: make([]time.Duration, o.Limit)}
 	for i := range p.free {
-		p.free[i] = Permit(n - 1 - i)
+		p.free[i] = Permit(o.Limit - 1 - i)
 	}
 	return p
 }
 
-// refusal is what a waiter is granted when nobody shall wait any more.
-const refusal Permit = -1
+// What a waiter is granted when there is no permit for it.
+const (
+	refusal Permit = -1 // nobody shall wait any more
+	gone    Permit = -2
+)
 
-// Acquire takes a permit, waiting up to limit for one; with a limit of 0 or less it
-// takes one only if that is free. Whoever got one calls Release with it, once.
-func (p *Permits) Acquire(limit time.Duration) (Permit, error) {
+// Acquire takes a permit, waiting for one as c says. Whoever got one calls Release with
+// it, once. With a permit free it is given, whatever c says.
+func (p *Permits) Acquire(c Claim) (Permit, error) {
 	p.mu.Lock()
 	if last := len(p.free) - 1; last >= 0 { // then nobody waits: Release hands on before it frees
 		permit := p.free[last]
 		p.free = p.free[:last]
+		p.grant(permit, c.Cost)
 		p.mu.Unlock()
 		return permit, nil
 	}
-	if p.refusing {
+	if err := p.admits(&c); err != nil {
 		p.mu.Unlock()
-		return 0, ErrRefused
+		return 0, err
 	}
-	if limit <= 0 {
-		p.mu.Unlock()
-		return 0, ErrTimeout
-	}
-	w := p.enqueue(limit)
+	w := p.enqueue(c)
 	p.mu.Unlock()
 
 	select {
@@ -81,8 +89,11 @@ func (p *Permits) Acquire(limit time.Duration) (Permit, error) {
 
 // granted is what a waiter's turn is to its caller.
 func (p Permit) granted() (Permit, error) {
-	if p == refusal {
+	switch p {
+	case refusal:
 		return 0, ErrRefused
+	case gone:
+		return 0, ErrGone
 	}
 	return p, nil
 }
@@ -91,15 +102,27 @@ func (p Permit) granted() (Permit, error) {
 func (p *Permits) Release(permit Permit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.held -= p.costs[permit]
+	p.costs[permit] = 0
 	if w := p.first; w != nil {
 		p.remove(w)
+		p.grant(permit, w.claim.Cost)
 		w.granted <- permit // has room: a waiter is granted once
 		return
 	}
-	if len(p.free) == p.size {
+	if len(p.free) == p.options.Limit {
 		panic("admission: more permits released than acquired")
 	}
 	p.free = append(p.free, permit) // within its capacity
+	p.observe()
+}
+
+// grant notes that permit is held by somebody who needs so much. The lock is held.
+func (p *Permits) grant(permit Permit, cost time.Duration) {
+	p.costs[permit] = cost
+	p.held += cost
+	p.granted = time.Now()
+	p.observe()
 }
 
 // Refuse ends the waiting: whoever is in line, and from now on whoever finds no permit
@@ -119,8 +142,10 @@ func (p *Permits) Refuse() {
 func (p *Permits) InUse() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.size - len(p.free)
+	return p.inUse()
 }
+
+func (p *Permits) inUse() int { return p.options.Limit - len(p.free) }
 
 // Waiting returns how many wait for a permit.
 func (p *Permits) Waiting() int {
@@ -129,18 +154,34 @@ func (p *Permits) Waiting() int {
 	return p.waiting
 }
 
+// Expected returns how long the next who waits would wait for a permit, as far as the
+// costs tell; 0 if it would not.
+func (p *Permits) Expected() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) > 0 {
+		return 0
+	}
+	return p.expected()
+}
+
 // Size returns how many permits there are.
-func (p *Permits) Size() int { return p.size }
+func (p *Permits) Size() int { return p.options.Limit }
+
+// observe tells how many are in use and how many wait. The lock is held.
+func (p *Permits) observe() { p.options.Observe(p.inUse(), p.waiting) }
 
 // enqueue puts a waiter at the end of the line. The lock is held.
-func (p *Permits) enqueue(limit time.Duration) *waiter {
+func (p *Permits) enqueue(c Claim) *waiter {
 	w := p.spare
 	if w != nil {
 		p.spare, w.next = w.next, nil
-		w.timer.Reset(limit)
+		w.timer.Reset(c.Wait)
 	} else {
-		w = &waiter{granted: make(chan Permit, 1), timer: time.NewTimer(limit)}
+		w = &waiter{granted: make(chan Permit, 1), timer: time.NewTimer(c.Wait)}
 	}
+	w.claim, w.inLine = c, true
+	w.turn++
 	if w.prev = p.last; p.last != nil {
 		p.last.next = w
 	} else {
@@ -148,6 +189,9 @@ func (p *Permits) enqueue(limit time.Duration) *waiter {
 	}
 	p.last = w
 	p.waiting++
+	p.bytes += c.Bytes
+	p.queued += c.Cost
+	p.observe()
 	return w
 }
 
@@ -163,8 +207,12 @@ func (p *Permits) remove(w *waiter) {
 	} else {
 		p.last = w.prev
 	}
-	w.prev, w.next = nil, nil
+	w.prev, w.next, w.inLine = nil, nil, false
 	p.waiting--
+	p.bytes -= w.claim.Bytes
+	p.queued -= w.claim.Cost
+	w.claim.Who = nil
+	p.observe()
 }
 
 // giveUp leaves the line, unless the permit was granted at the same moment.

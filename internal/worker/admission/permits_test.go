@@ -13,15 +13,15 @@ import (
 
 func TestFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(1)
-		held, err := p.Acquire(0)
+		p := New(Options{Limit: 1})
+		held, err := p.Acquire(Claim{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var order []int
 		for i := range 5 {
 			go func() {
-				permit, err := p.Acquire(time.Minute)
+				permit, err := p.Acquire(Claim{Wait: time.Minute})
 				if err != nil {
 					t.Error(err)
 				}
@@ -43,18 +43,18 @@ func TestFirstComeFirstServed(t *testing.T) {
 
 func TestTimeoutLeavesTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(1)
-		held, err := p.Acquire(time.Second)
+		p := New(Options{Limit: 1})
+		held, err := p.Acquire(Claim{Wait: time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.Acquire(0); !errors.Is(err, ErrTimeout) {
+		if _, err := p.Acquire(Claim{}); !errors.Is(err, ErrTimeout) {
 			t.Errorf("without waiting: %v", err)
 		}
 		results := make(chan error, 3)
 		for _, limit := range []time.Duration{3 * time.Second, time.Second, 2 * time.Second} {
 			go func() {
-				_, err := p.Acquire(limit)
+				_, err := p.Acquire(Claim{Wait: limit})
 				results <- err
 			}()
 			synctest.Wait()
@@ -69,7 +69,7 @@ func TestTimeoutLeavesTheLine(t *testing.T) {
 			}
 		}
 		p.Release(held)
-		if _, err := p.Acquire(0); err != nil || p.InUse() != 1 {
+		if _, err := p.Acquire(Claim{}); err != nil || p.InUse() != 1 {
 			t.Errorf("after all gave up: %v, %d in use", err, p.InUse())
 		}
 	})
@@ -78,15 +78,15 @@ func TestTimeoutLeavesTheLine(t *testing.T) {
 // TestRefuse: whoever waits is sent away, and so is who comes, until a permit is free.
 func TestRefuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(1)
-		held, err := p.Acquire(0)
+		p := New(Options{Limit: 1})
+		held, err := p.Acquire(Claim{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		results := make(chan error, 3)
 		for range 3 {
 			go func() {
-				_, err := p.Acquire(time.Minute)
+				_, err := p.Acquire(Claim{Wait: time.Minute})
 				results <- err
 			}()
 		}
@@ -98,12 +98,12 @@ func TestRefuse(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if _, err := p.Acquire(time.Minute); !errors.Is(err, ErrRefused) || time.Since(start) > 0 || p.Waiting() != 0 {
+		if _, err := p.Acquire(Claim{Wait: time.Minute}); !errors.Is(err, ErrRefused) || time.Since(start) > 0 || p.Waiting() != 0 {
 			t.Errorf("later: %v after %v, %d waiting", err, time.Since(start), p.Waiting())
 		}
 		p.Refuse() // again changes nothing
 		p.Release(held)
-		if _, err := p.Acquire(time.Minute); err != nil {
+		if _, err := p.Acquire(Claim{Wait: time.Minute}); err != nil {
 			t.Errorf("with one free: %v", err)
 		}
 	})
@@ -113,7 +113,7 @@ func TestRefuse(t *testing.T) {
 // and that both hold when waits end at the moment at which a permit is granted.
 func TestManyAtOnce(t *testing.T) {
 	const size, callers, rounds = 3, 16, 400
-	p := New(size)
+	p := New(Options{Limit: size})
 	var owned [size]atomic.Bool
 	var held, served atomic.Int64
 	var wg sync.WaitGroup
@@ -121,7 +121,7 @@ func TestManyAtOnce(t *testing.T) {
 		wg.Go(func() {
 			for range rounds {
 				limit := time.Duration(rand.IntN(50)) * time.Microsecond
-				permit, err := p.Acquire(limit)
+				permit, err := p.Acquire(Claim{Wait: limit})
 				if err != nil {
 					continue
 				}
@@ -145,9 +145,9 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 func TestAcquireAllocatesNothing(t *testing.T) {
-	p := New(1)
+	p := New(Options{Limit: 1})
 	if n := testing.AllocsPerRun(1000, func() {
-		if permit, err := p.Acquire(time.Second); err == nil {
+		if permit, err := p.Acquire(Claim{Wait: time.Second}); err == nil {
 			p.Release(permit)
 		}
 	}); n != 0 {
@@ -157,8 +157,8 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 
 func TestMisuseIsABug(t *testing.T) {
 	for name, misuse := range map[string]func(){
-		"no permits":        func() { New(0) },
-		"released too many": func() { New(1).Release(0) },
+		"no permits":        func() { New(Options{}) },
+		"released too many": func() { New(Options{Limit: 1}).Release(0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {
@@ -172,10 +172,10 @@ func TestMisuseIsABug(t *testing.T) {
 }
 
 func BenchmarkAcquireFree(b *testing.B) {
-	p := New(1)
+	p := New(Options{Limit: 1})
 	b.ReportAllocs()
 	for b.Loop() {
-		if permit, err := p.Acquire(time.Second); err == nil {
+		if permit, err := p.Acquire(Claim{Wait: time.Second}); err == nil {
 			p.Release(permit)
 		}
 	}
@@ -184,13 +184,13 @@ func BenchmarkAcquireFree(b *testing.B) {
 // BenchmarkAcquireContended: more goroutines than permits, each holding one for as long
 // as a small model runs.
 func BenchmarkAcquireContended(b *testing.B) {
-	p := New(1)
+	p := New(Options{Limit: 1})
 	var work atomic.Int64
 	b.ReportAllocs()
 	b.SetParallelism(16)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			permit, err := p.Acquire(time.Minute)
+			permit, err := p.Acquire(Claim{Wait: time.Minute})
 			if err != nil {
 				b.Error("no permit within a minute")
 			}

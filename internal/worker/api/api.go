@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"preforkd/internal/inference"
+	"preforkd/internal/inference/batch"
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
@@ -23,6 +24,8 @@ const keepBytes = 1 << 20
 type Options struct {
 	Models  *repository.Repository
 	Permits *admission.Permits
+	// Runners is how many models run at once; 0: one.
+	Runners int
 	// Default names the model of POST /predict; empty: the first by name.
 	Default string
 	// Version is the server's.
@@ -48,6 +51,9 @@ type Options struct {
 	// known; nil: nobody counts. Stats returns what was counted, of the whole service.
 	Served func(m *repository.Model, s Served)
 	Stats  func(m *repository.Model) Stats
+	// Dropped is called for each request that no model has answered because of how much there
+	// is to do, or because nobody waits for it; nil: nobody counts.
+	Dropped func(f Fate)
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready is true until this worker leaves; nil: always.
@@ -61,14 +67,17 @@ type Options struct {
 // API answers requests.
 type API struct {
 	Options
-	exchanges     sync.Pool // of *exchange
-	busy, leaving error
-	calls         []call        // by permit
-	shortest      time.Duration // that a request of some model may take
-	narrowed      bool          // some model has a limit of its own for bodies
-	page          page
-	limits        ServerOptions // of the server; zero without one
-	documents     func() *documents
+	exchanges sync.Pool // of *exchange
+	leaving   error
+	calls     []call // by permit
+	runners   *batch.Runners
+	stoppable bool          // runs can be told to stop
+	line      line          // Watch's
+	shortest  time.Duration // that a request of some model may take
+	narrowed  bool          // some model has a limit of its own for bodies
+	page      page
+	limits    ServerOptions // of the server; zero without one
+	documents func() *documents
 }
 
 // exchange is what one request needs while it is served.
@@ -79,8 +88,12 @@ type exchange struct {
 	in, out []inference.Tensor // in: where predict's one input is not all
 
 	model  *repository.Model
+	state  *batch.Model
+	limit  timeLimit
+	permit admission.Permit
+	holds  bool   // the permit
 	times         // of the request
-	timing []byte // both, as Server-Timing
+	timing []byte // as Server-Timing
 	packed []byte // the answer, compressed
 }
 
@@ -113,15 +126,21 @@ func New(o Options) *API {
 	if o.Stats == nil {
 		o.Stats = func(*repository.Model) Stats { return Stats{} }
 	}
-	a := &API{Options: o, busy: busyError(o.RequestTimeout), leaving: leavingError(), calls: make([]call, o.Permits.Size())}
-	for i := range a.calls {
+	if o.Dropped == nil {
+		o.Dropped = func(Fate) {}
+	}
+	a := &API{Options: o, leaving: leavingError(), calls: make([]call, o.Permits.Size()), stoppable: true}
+	stops := make([]inference.Stop, max(o.Runners, 1))
+	for i := range stops {
 		stop, err := o.Models.NewStop()
 		if err != nil {
 			o.Log.Warn("runs cannot be told to stop", "err", err) // they are given up all the same
+			a.stoppable = false
 			continue
 		}
-		a.calls[i].stop = stop
+		stops[i] = stop
 	}
+	a.runners = batch.New(batch.Options{Stops: stops, Clock: now, Run: a.runModel, Gone: a.gone})
 	a.survey()
 	a.exchanges.New = func() any { return new(exchange) }
 	a.page = a.render()
@@ -140,6 +159,7 @@ func (a *API) Handle(ctx *fasthttp.RequestCtx) {
 		counted = true
 		ctx.SetConnectionClose() // nobody reads this answer
 	case err != nil:
+		a.drop(err)
 		a.fail(ctx, err)
 	}
 }

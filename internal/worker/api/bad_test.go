@@ -129,14 +129,14 @@ func TestBadHeaders(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	permits := admission.New(1)
-	held, err := permits.Acquire(0)
+	permits := admission.New(admission.Options{Limit: 1})
+	held, err := permits.Acquire(admission.Claim{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := dial(t, serve(t, newAPI(t, Options{Permits: permits, RequestTimeout: 10 * time.Millisecond}), limits))
 	c.send(t, post("/predict", features))
-	if status, body, _ := c.answer(t); status != 504 || errorText(t, body) != "no inference could start within 10ms, all are busy" {
+	if status, body, _ := c.answer(t); status != 504 || errorText(t, body) != "no inference could start within 10ms (timeouts.request), all are busy" {
 		t.Errorf("%d %s", status, body)
 	}
 	permits.Release(held)

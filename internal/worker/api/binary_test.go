@@ -188,7 +188,7 @@ func TestCompressedAnswers(t *testing.T) {
 	}
 }
 
-var serverTiming = regexp.MustCompile(`^queue;dur=\d+\.\d{3}, engine;dur=\d+\.\d{3}$`)
+var serverTiming = regexp.MustCompile(`^queue;dur=\d+\.\d{3}, batch;dur=\d+\.\d{3}, engine;dur=\d+\.\d{3}$`)
 
 // TestEchoedHeaders: what a client sends to find its request again comes back, also with an
 // error; what the time went to is in each inference answer.

@@ -98,6 +98,8 @@ func (x *exchange) send(ctx *fasthttp.RequestCtx, body []byte, header int) {
 	}
 	x.timing = append(x.timing[:0], "queue;dur="...)
 	x.timing = appendMilliseconds(x.timing, x.queued())
+	x.timing = append(x.timing, ", batch;dur="...)
+	x.timing = appendMilliseconds(x.timing, x.batched())
 	x.timing = append(x.timing, ", engine;dur="...)
 	x.timing = appendMilliseconds(x.timing, x.run())
 	h.SetBytesV("Server-Timing", x.timing)

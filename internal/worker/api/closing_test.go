@@ -62,7 +62,7 @@ func TestClosingWhileARequestIsServed(t *testing.T) {
 	var closing atomic.Bool
 	entered, leave := make(chan struct{}), make(chan struct{})
 	a := newAPI(t, Options{
-		Permits: admission.New(1), Closing: closing.Load,
+		Permits: admission.New(admission.Options{Limit: 1}), Closing: closing.Load,
 		Entering: func(*repository.Model, []byte) { close(entered); <-leave }, Left: func() {},
 	})
 	c := dial(t, serve(t, a, limits))

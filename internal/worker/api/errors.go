@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -30,8 +31,13 @@ var (
 	errControl  = errors.New("model control is off")
 	errRequest  = errors.New("request")
 	errLabel    = errors.New("unknown label of the model")
+	errGone     = errors.New("the client closed its side of the connection before an inference could start")
+	errForsaken = errors.New("the client closed its side of the connection before its inference had ended")
 	errBug      = errors.New("internal error: a defect of preforkd, its log has the details")
 )
+
+// statusGone is counted for a request that nobody waits for; it is nginx's.
+const statusGone = 499
 
 // statuses is the table from an error to an HTTP status: the first entry that err is.
 // What is in none is 500.
@@ -55,6 +61,12 @@ var statuses = []struct {
 	{errNotReady, fasthttp.StatusServiceUnavailable},
 	{errRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrRefused, fasthttp.StatusServiceUnavailable},
+	{admission.ErrFull, fasthttp.StatusServiceUnavailable},
+	{admission.ErrHeavy, fasthttp.StatusServiceUnavailable},
+	{admission.ErrSlow, fasthttp.StatusServiceUnavailable},
+	{admission.ErrLate, fasthttp.StatusServiceUnavailable},
+	{errGone, statusGone},
+	{errForsaken, statusGone},
 	{admission.ErrTimeout, fasthttp.StatusGatewayTimeout},
 	{inference.ErrStopped, fasthttp.StatusGatewayTimeout},
 }
@@ -113,10 +125,6 @@ func (a *API) refusal(m *repository.Model) error {
 	return nil
 }
 
-func busyError(limit time.Duration) error {
-	return describe(admission.ErrTimeout, "no inference could start within %s, all are busy", limit)
-}
-
 func leavingError() error {
 	return describe(admission.ErrRefused, "this worker leaves, and what it runs does not end: try again")
 }
@@ -143,6 +151,13 @@ func invalidated(body []byte, err error) error {
 func (a *API) fail(ctx *fasthttp.RequestCtx, err error) {
 	b := ctx.Response.SwapBody(nil)[:0]
 	var value *invalid
+	var full *overload
+	switch {
+	case errors.As(err, &full):
+		ctx.Response.Header.Set("Retry-After", strconv.Itoa(int(full.retry/time.Second))) // RFC 9110, section 10.2.3
+	case errors.Is(err, errGone), errors.Is(err, errForsaken):
+		ctx.SetConnectionClose()
+	}
 	switch {
 	case errors.As(err, &value):
 		ctx.SetStatusCode(fasthttp.StatusUnprocessableEntity)

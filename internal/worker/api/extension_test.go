@@ -22,7 +22,7 @@ func settled(t *testing.T, model string, s ipc.ModelSettings, o Options) *API {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	o.Models, o.Permits = r, admission.New(1)
+	o.Models, o.Permits = r, admission.New(admission.Options{Limit: 1})
 	if o.RequestTimeout == 0 {
 		o.RequestTimeout = time.Minute
 	}
@@ -32,9 +32,9 @@ func settled(t *testing.T, model string, s ipc.ModelSettings, o Options) *API {
 // settings are those of a config.pbtxt for the model "digits".
 var settings = ipc.ModelSettings{
 	Versions: ipc.VersionPolicy{Specific: []string{"1", "3"}}, MaxBatchSize: 8, Filename: "net.onnx",
-	Inputs:     []ipc.TensorSettings{{Name: "pixels", DataType: "FP32", Dims: []int64{64}}},
-	Outputs:    []ipc.TensorSettings{{Name: "label", DataType: "INT64", Dims: []int64{1}, Reshape: []int64{}, Reshaped: true}},
-	Batching:   &ipc.BatchSettings{Delay: 100 * time.Microsecond, Preferred: []int64{4}},
+	Inputs:        []ipc.TensorSettings{{Name: "pixels", DataType: "FP32", Dims: []int64{64}}},
+	Outputs:       []ipc.TensorSettings{{Name: "label", DataType: "INT64", Dims: []int64{1}, Reshape: []int64{}, Reshaped: true}},
+	MaxQueueDelay: 100 * time.Microsecond, Batching: &ipc.BatchSettings{Preferred: []int64{4}},
 	Parameters: map[string]string{"mode": "fast"},
 }
 

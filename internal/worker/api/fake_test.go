@@ -150,7 +150,7 @@ func newAPI(t testing.TB, o Options) *API {
 	t.Cleanup(r.Close)
 	o.Models = r
 	if o.Permits == nil {
-		o.Permits = admission.New(1)
+		o.Permits = admission.New(admission.Options{Limit: 1})
 	}
 	if o.Default == "" {
 		o.Default = "digits"

@@ -248,7 +248,7 @@ func TestExpectContinue(t *testing.T) {
 
 func TestPanicIsOurs(t *testing.T) {
 	var log bytes.Buffer
-	permits := admission.New(1)
+	permits := admission.New(admission.Options{Limit: 1})
 	a := newAPI(t, Options{Permits: permits, Log: slog.New(slog.NewTextHandler(&log, nil)), WorkerHeader: "w"})
 	address := serve(t, a, limits)
 	c := dial(t, address)

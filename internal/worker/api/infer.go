@@ -55,10 +55,14 @@ func (a *API) infer(ctx *fasthttp.RequestCtx, t target) error {
 	}
 	x := a.acquire(m, t.start)
 	defer a.release(x)
+	if err := a.admit(ctx, x, body, body[:header]); err != nil {
+		return err
+	}
 	if err := x.infer.DecodeBinary(body, header, m.Inputs(), m.Outputs()); err != nil {
 		return err
 	}
-	if err := a.run(ctx, m, t.start, x, x.infer.Inputs); err != nil {
+	x.limit.narrow(x.infer.Timeout, timeoutParameter)
+	if err := a.run(ctx, x, x.infer.Inputs); err != nil {
 		return err
 	}
 	b, header, err := x.infer.AppendResponse(ctx.Response.SwapBody(nil)[:0], m.Name, m.Version, x.out)
@@ -86,10 +90,13 @@ func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
 	}
 	x := a.acquire(m, t.start)
 	defer a.release(x)
+	if err := a.admit(ctx, x, body, nil); err != nil {
+		return err
+	}
 	if err := x.predict.Decode(body, &m.Inputs()[p.Input], p.Row); err != nil {
 		return invalidated(body, err)
 	}
-	if err := a.run(ctx, m, t.start, x, x.inputs(m)); err != nil {
+	if err := a.run(ctx, x, x.inputs(m)); err != nil {
 		return err
 	}
 	answer := codec.Prediction{Model: m.Name, Version: m.Version}
@@ -123,7 +130,7 @@ func (x *exchange) inputs(m *repository.Model) []inference.Tensor {
 // acquire takes an exchange with room for m's outputs, for a request that began at start.
 func (a *API) acquire(m *repository.Model, start int64) *exchange {
 	x := a.exchanges.Get().(*exchange)
-	x.model, x.times = m, times{start: start}
+	x.model, x.state, x.times, x.holds = m, stateOf(m), times{start: start}, false
 	n := len(m.Outputs())
 	if x.out = x.out[:cap(x.out)]; n > len(x.out) {
 		x.out = append(x.out, make([]inference.Tensor, n-len(x.out))...)
@@ -134,8 +141,11 @@ func (a *API) acquire(m *repository.Model, start int64) *exchange {
 
 // release gives x back, and has counted how its request went.
 func (a *API) release(x *exchange) {
+	if x.holds {
+		a.Permits.Release(x.permit)
+	}
 	a.Served(x.model, x.served())
-	x.model = nil
+	x.model, x.state = nil, nil
 	x.infer.Trim(keepBytes)
 	x.predict.Trim(keepBytes)
 	x.serving.Trim(keepBytes)

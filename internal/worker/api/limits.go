@@ -3,12 +3,13 @@ package api
 import (
 	"bytes"
 	"fmt"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
 	"preforkd/internal/inference"
+	"preforkd/internal/inference/batch"
 	"preforkd/internal/inference/repository"
+	"preforkd/internal/ipc"
 )
 
 // survey looks at the limits of all models, so that a request of a model without any pays
@@ -16,25 +17,25 @@ import (
 func (a *API) survey() {
 	a.shortest = a.RequestTimeout
 	for m := range a.everyModel {
-		a.shortest = min(a.shortest, a.timeout(m))
+		a.shortest = min(a.shortest, a.timeout(m).Duration)
 		a.narrowed = a.narrowed || m.Settings.Limits.MaxBody > 0
+		m.Tag = &batch.Model{Runner: m, Most: mostRows(&m.Settings), Delay: m.Settings.MaxQueueDelay, Apart: func(why error) {
+			a.Log.Warn("requests of this model are not joined: its outputs have no row for each row of the inputs",
+				"model", m.Name, "version", m.Version, "err", why, "try", "remove max_batch_size, or set no_batching: true")
+		}}
 	}
 }
 
-// timeout returns how long a request of m may take: its own limit narrows that of all.
-func (a *API) timeout(m *repository.Model) time.Duration {
-	if own := m.Settings.Limits.Timeout; own > 0 && own < a.RequestTimeout {
-		return own
-	}
-	return a.RequestTimeout
-}
+// stateOf returns how the runs of m are joined.
+func stateOf(m *repository.Model) *batch.Model { return m.Tag.(*batch.Model) }
 
-// clockOf names the setting that limit, which is timeout's, comes from.
-func clockOf(m *repository.Model, limit time.Duration) string {
-	if m.Settings.Limits.Timeout == limit {
-		return "the model's limits.timeout"
+// timeout returns how long a request of m may take as far as the service says: the model's
+// own limit narrows that of all.
+func (a *API) timeout(m *repository.Model) timeLimit {
+	if own := m.Settings.Limits.Timeout; own > 0 && (own < a.RequestTimeout || a.RequestTimeout == 0) {
+		return timeLimit{own, "the model's limits.timeout"}
 	}
-	return "timeouts.request"
+	return timeLimit{a.RequestTimeout, "timeouts.request"}
 }
 
 // narrow returns o with the limit of the model that h is a request of.
@@ -78,9 +79,9 @@ func pathOf(uri []byte) []byte {
 	return uri
 }
 
-// batch returns how many elements a request for m has, those of the first size where the
+// batchRows returns how many elements a request for m has, those of the first size where the
 // model takes batches, and refuses more than it takes.
-func batch(m *repository.Model, in []inference.Tensor) (n int, err error) {
+func batchRows(m *repository.Model, in []inference.Tensor) (n int, err error) {
 	most := m.Settings.MaxBatchSize
 	if most == 0 {
 		return 1, nil
@@ -96,4 +97,12 @@ func batch(m *repository.Model, in []inference.Tensor) (n int, err error) {
 		}
 	}
 	return max(n, 1), nil
+}
+
+// mostRows is how many rows a run of requests that are joined has at most; below 2: none are.
+func mostRows(s *ipc.ModelSettings) int {
+	if s.NoBatching {
+		return 0
+	}
+	return int(s.MaxBatchSize)
 }

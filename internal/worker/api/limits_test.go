@@ -66,7 +66,7 @@ func TestModelsOwnTimeout(t *testing.T) {
 	watched := make(chan struct{})
 	go func() { a.Watch(ctx); close(watched) }()
 	defer func() { cancel(); <-watched }()
-	permit, err := a.Permits.Acquire(time.Minute)
+	permit, err := a.Permits.Acquire(admission.Claim{Wait: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestModelsOwnTimeout(t *testing.T) {
 	if status, body, _ := c.answer(t); status != 200 {
 		t.Errorf("%d %s", status, body)
 	}
-	if err := lateError(a.Models.All()[0], 20*time.Millisecond); !strings.Contains(err.Error(), "within the model's limits.timeout, which is 20ms") {
+	if err := lateError(a.Models.All()[0], a.timeout(a.Models.All()[0])); !strings.Contains(err.Error(), "within the model's limits.timeout, which is 20ms") {
 		t.Error(err)
 	}
 	if a.shortest != 20*time.Millisecond {
@@ -139,7 +139,7 @@ func TestRunOutlastsTheModelsOwnTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	a := New(Options{Models: r, Permits: admission.New(2), RequestTimeout: time.Minute})
+	a := New(Options{Models: r, Permits: admission.New(admission.Options{Limit: 2}), RequestTimeout: time.Minute})
 	ctx, cancel := context.WithCancel(context.Background())
 	watched := make(chan struct{})
 	go func() { a.Watch(ctx); close(watched) }()

@@ -54,8 +54,12 @@ func (a *API) modelConfig(ctx *fasthttp.RequestCtx, t target) error {
 	for name, text := range s.Parameters {
 		c.Parameters[name] = map[string]string{"string_value": text}
 	}
-	if b := s.Batching; b != nil {
-		c.Batching = &configBatching{append([]int64{}, b.Preferred...), b.Delay.Microseconds(), b.PreserveOrder}
+	b := s.Batching
+	if b == nil && mostRows(s) > 1 {
+		b = &ipc.BatchSettings{PreserveOrder: true}
+	}
+	if b != nil {
+		c.Batching = &configBatching{append([]int64{}, b.Preferred...), s.MaxQueueDelay.Microseconds(), b.PreserveOrder}
 	}
 	return marshal(ctx, c)
 }

@@ -56,7 +56,7 @@ func TestRefusedWhileItWaited(t *testing.T) {
 	var told []string
 	named := false
 	a := newAPI(t, Options{
-		Permits: admission.New(1),
+		Permits: admission.New(admission.Options{Limit: 1}),
 		Refusal: func(*repository.Model) string {
 			if named {
 				return "quarantined meanwhile"

@@ -12,21 +12,29 @@ import (
 
 // times are when a request reached what, since epoch; 0: it did not.
 type times struct {
-	start   int64 // it had been read
-	asked   int64 // its tensors had been read, and it waited for its turn
-	entered int64 // the model
-	ran     int64 // the model had run
-	sent    bool  // it was answered with the model's outputs
-	batch   int   // elements of its batch
+	start    int64 // it had been read
+	asked    int64 // it waited for a permit
+	admitted int64 // it had one
+	decoded  int64 // its tensors had been read, and it waited for a runner
+	began    int64 // its model ran
+	ran      int64 // its model had run
+	sent     bool  // it was answered with the model's outputs
+	led      bool  // the run was its own, others may have been joined to it
+	rows     int   // elements of its batch
 }
 
-func (t *times) queued() time.Duration { return time.Duration(t.entered - t.asked) }
-func (t *times) run() time.Duration    { return time.Duration(t.ran - t.entered) }
+func (t *times) queued() time.Duration  { return time.Duration(t.admitted - t.asked) }
+func (t *times) batched() time.Duration { return time.Duration(t.began - t.decoded) }
+func (t *times) run() time.Duration     { return time.Duration(t.ran - t.began) }
+func (t *times) read() time.Duration {
+	return time.Duration(t.asked - t.start + t.decoded - t.admitted)
+}
 
 // Served is how a request to a model went.
 type Served struct {
 	Failed bool
-	Batch  int // elements of its batch
+	Batch  int  // elements of its batch
+	Led    bool // it is the one of its run that counts the run
 	// What it took: all of it, waiting for its turn, reading its tensors, the engine, and
 	// writing the answer. Of one that failed only the first is known.
 	Total, Queue, Input, Engine, Output time.Duration
@@ -34,9 +42,9 @@ type Served struct {
 
 func (t *times) served() Served {
 	end := now()
-	s := Served{Failed: !t.sent, Batch: t.batch, Total: time.Duration(end - t.start)}
+	s := Served{Failed: !t.sent, Batch: t.rows, Led: t.led, Total: time.Duration(end - t.start)}
 	if t.sent {
-		s.Queue, s.Input, s.Engine, s.Output = t.queued(), time.Duration(t.asked-t.start), t.run(), time.Duration(end-t.ran)
+		s.Queue, s.Input, s.Engine, s.Output = t.queued()+t.batched(), t.read(), t.run(), time.Duration(end-t.ran)
 	}
 	return s
 }

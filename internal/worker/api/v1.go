@@ -54,10 +54,13 @@ func (a *API) v1Predict(ctx *fasthttp.RequestCtx, t target) error {
 	}
 	x := a.acquire(m, t.start)
 	defer a.release(x)
+	if err := a.admit(ctx, x, body, nil); err != nil {
+		return err
+	}
 	if err := x.serving.Decode(body, m.Inputs(), m.Outputs()); err != nil {
 		return err
 	}
-	if err := a.run(ctx, m, t.start, x, x.serving.Inputs); err != nil {
+	if err := a.run(ctx, x, x.serving.Inputs); err != nil {
 		return err
 	}
 	b, err := x.serving.AppendResponse(ctx.Response.SwapBody(nil)[:0], x.out)

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"fmt"
+	"time"
 
 	"preforkd/internal/inference"
 )
@@ -23,6 +24,8 @@ type InferRequest struct {
 	// ID is the request's own name, if HasID.
 	ID    []byte
 	HasID bool
+	// Timeout is how long the client waits for the answer; 0: it does not say.
+	Timeout time.Duration
 
 	s       scanner
 	in, out []inference.TensorInfo // of the model, while Decode runs
@@ -108,7 +111,7 @@ func (r *InferRequest) reset(in, out []inference.TensorInfo) {
 	r.given = resize(r.given, len(in))
 	clear(r.given)
 	r.Outputs, r.forms, r.form = r.Outputs[:0], r.forms[:0], unsaid
-	r.ID, r.HasID = r.ID[:0], false
+	r.ID, r.HasID, r.Timeout = r.ID[:0], false, 0
 }
 
 // resize returns a slice of n elements that keeps those that list ever had.

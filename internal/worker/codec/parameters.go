@@ -1,6 +1,9 @@
 package codec
 
-import "bytes"
+import (
+	"bytes"
+	"time"
+)
 
 // parameters reads an object of parameters; member reads the value of a key. Those that
 // nobody knows are checked and ignored.
@@ -47,6 +50,50 @@ func (s *scanner) size(v *int) bool {
 	return ok
 }
 
+// MaxTimeout is the longest time that a client may say it waits.
+const MaxTimeout = 24 * time.Hour
+
+// timeout reads a number of microseconds.
+func (s *scanner) timeout(v *time.Duration) bool {
+	s.space()
+	at, n := s.i, 0
+	if !s.size(&n) {
+		return false
+	}
+	if n > int(MaxTimeout/time.Microsecond) {
+		return s.failf(at, "%d microseconds are more than %s", n, MaxTimeout)
+	}
+	*v = time.Duration(n) * time.Microsecond
+	return true
+}
+
+// Timeout returns what Decode will make the Timeout of the request in body, which is all
+// JSON, without reading its tensors; 0 where there is none or body is no good request.
+func Timeout(body []byte) (v time.Duration) {
+	if !bytes.Contains(body, []byte(`"timeout"`)) {
+		return 0
+	}
+	var s scanner
+	if !s.start(body) {
+		return 0
+	}
+	_, _ = s.object("'{'", func(key []byte) bool {
+		if string(key) != "parameters" {
+			return s.skipUnknown(1)
+		}
+		return s.parameters(func(key []byte) bool {
+			if string(key) != "timeout" {
+				return s.skipUnknown(2)
+			}
+			if s.path.push(part{name: "timeout"}); !s.timeout(&v) {
+				v = 0
+			}
+			return false // that is all
+		})
+	})
+	return v
+}
+
 // refuse fails at the value of key, a parameter that asks for what there is not.
 func (s *scanner) refuse(key []byte, text string) bool {
 	s.path.push(part{key: key})
@@ -72,7 +119,7 @@ func (r *InferRequest) parameter(key []byte) bool {
 	case "priority":
 		ok = s.once(keyPriority, "priority") && s.size(&ignored)
 	case "timeout":
-		ok = s.once(keyTimeout, "timeout") && s.size(&ignored)
+		ok = s.once(keyTimeout, "timeout") && s.timeout(&r.Timeout)
 	case "sequence_id", "sequence_start", "sequence_end":
 		return s.refuse(key, noSequences)
 	default:

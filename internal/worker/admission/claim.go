@@ -1,0 +1,105 @@
+package admission
+
+import (
+	"errors"
+	"time"
+)
+
+// Errors of Acquire. The line's bounds are those of Options.
+var (
+	ErrTimeout = errors.New("no permit became free in time")
+	ErrRefused = errors.New("no permit will become free")
+	ErrGone    = errors.New("whoever waited has gone")
+	ErrFull    = errors.New("too many wait")
+	ErrHeavy   = errors.New("those who wait hold too many bytes")
+	ErrSlow    = errors.New("those who wait will take too long")
+	ErrLate    = errors.New("no permit will be free in time")
+)
+
+// Claim is what somebody who wants a permit says of the request.
+type Claim struct {
+	// Wait is how long it waits at most; 0 or less: it does not.
+	Wait time.Duration
+	// Cost is how long it is expected to keep a runner; 0: nobody knows.
+	Cost time.Duration
+	// Bytes is the memory that it holds while it waits.
+	Bytes int64
+	// Who is found in Place while it waits.
+	Who any
+}
+
+// Options are the bounds of Permits. What is 0 is no bound, except Limit.
+type Options struct {
+	// Limit is how many permits there are.
+	Limit int
+	// Runners is how many of the holders run at once; 0: all.
+	Runners int
+	// MaxWaiting is how many may wait, MaxBytes how many bytes they may hold together, and
+	// MaxWait how long the last of them may expect to wait.
+	MaxWaiting int
+	MaxBytes   int64
+	MaxWait    time.Duration
+	// Observe is told how many permits are in use and how many wait for one whenever that
+	// changes, one call at a time; it must not call back. nil: nobody is.
+	Observe func(inUse, waiting int)
+}
+
+// expected returns how long the next in line would wait. What runs is believed to have run
+// since the latest permit was granted. The lock is held.
+func (p *Permits) expected() time.Duration {
+	runners := time.Duration(p.options.Runners)
+	return (p.queued + max(p.held-runners*time.Since(p.granted), 0)) / runners
+}
+
+// admits returns why c may not join the line; nil: it may. The lock is held.
+func (p *Permits) admits(c *Claim) error {
+	o := &p.options
+	switch {
+	case p.refusing:
+		return ErrRefused
+	case c.Wait <= 0:
+		return ErrTimeout
+	case o.MaxWaiting > 0 && p.waiting >= o.MaxWaiting:
+		return ErrFull
+	case o.MaxBytes > 0 && p.waiting > 0 && p.bytes+c.Bytes > o.MaxBytes: // one may always wait
+		return ErrHeavy
+	}
+	switch expected := p.expected(); {
+	case expected > c.Wait:
+		return ErrLate
+	case o.MaxWait > 0 && expected > o.MaxWait && p.waiting > 0: // one may always wait
+		return ErrSlow
+	}
+	return nil
+}
+
+// Place is one place in the line, as it was when Line looked.
+type Place struct {
+	Who    any
+	waiter *waiter
+	turn   uint64
+}
+
+// Line appends the places of all who wait to list, the first first.
+func (p *Permits) Line(list []Place) []Place {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for w := p.first; w != nil; w = w.next {
+		list = append(list, Place{w.claim.Who, w, w.turn})
+	}
+	return list
+}
+
+// Drop ends the waiting of who has that place, with ErrGone, if it still has it and sure
+// returns true: while sure runs it keeps waiting. It tells whether it did.
+func (p *Permits) Drop(l Place, sure func(who any) bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := l.waiter
+	if w.turn != l.turn || !w.inLine || !sure(l.Who) {
+		return false
+	}
+	p.remove(w)
+	w.granted <- gone // has room
+	return true
+}

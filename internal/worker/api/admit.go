@@ -1,0 +1,151 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"preforkd/internal/inference"
+	"preforkd/internal/inference/batch"
+	"preforkd/internal/inference/repository"
+	"preforkd/internal/worker/admission"
+	"preforkd/internal/worker/codec"
+	"preforkd/internal/worker/peer"
+)
+
+// admit takes a permit for a request of x's model whose body, decompressed, is body, and
+// which is the holder's until run or release gives it back. The beginning of body is JSON,
+// that of a protocol with a timeout of its own: timed; nil: there is none.
+func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (err error) {
+	m := x.model
+	x.limit = a.timeout(m)
+	if err := deadline(&ctx.Request.Header, &x.limit); err != nil {
+		return err
+	}
+	x.asked = now()
+	claim := admission.Claim{Cost: x.state.Expect(), Bytes: int64(len(body)), Who: ctx.Conn()}
+	permit, err := a.Permits.Acquire(claim)
+	if errors.Is(err, admission.ErrTimeout) && a.waits(x) {
+		// How long it may wait is looked up only where it has to.
+		x.limit.narrow(codec.Timeout(timed), timeoutParameter)
+		claim.Wait = time.Duration(x.limit.end(x.start) - now())
+		permit, err = a.Permits.Acquire(claim)
+		if err == nil && peer.Gone(ctx.Conn()) {
+			a.Permits.Release(permit)
+			err = admission.ErrGone
+		}
+	}
+	if err != nil {
+		return a.refused(x, err)
+	}
+	x.permit, x.holds = permit, true
+	x.admitted = now()
+	return nil
+}
+
+// waits tells whether a request may wait at all: with a limit of time.
+func (a *API) waits(x *exchange) bool { return x.limit.Duration > 0 }
+
+const timeoutParameter = "parameters.timeout"
+
+// run runs x's model with in, under the permit that admit has taken.
+func (a *API) run(ctx *fasthttp.RequestCtx, x *exchange, in []inference.Tensor) (err error) {
+	m := x.model
+	if x.rows, err = batchRows(m, in); err != nil {
+		return err
+	}
+	c := &a.calls[x.permit]
+	until := c.begin(ctx, m, x.start, x.limit)
+	j := &c.job
+	j.Model, j.In, j.Out, j.Holder = x.state, in, x.out, c
+	x.decoded = now()
+	defer func() { // the engine may panic
+		x.began, x.ran, x.led = j.Began, j.Ended, j.Led
+		j.In, j.Out = nil, nil
+		if err = c.end(until, err); err == errAnswered {
+			ctx.SetUserValue(errAnswered, true) // a panic leaves no error
+		}
+		x.holds = false
+		a.Permits.Release(x.permit)
+	}()
+	err = a.runners.Do(j)
+	if errors.Is(err, batch.ErrRefused) {
+		err = a.leaving
+	}
+	return err
+}
+
+// runModel is a run of the model of lead, for n jobs.
+func (a *API) runModel(lead *batch.Job, n int, stop inference.Stop, in, out []inference.Tensor) error {
+	c, ok := lead.Holder.(*call)
+	if !ok { // nobody asks but this worker itself
+		return lead.Model.Runner.RunUntil(stop, in, out)
+	}
+	body := c.ctx.Request.Body()
+	if n > 1 {
+		body = nil // of which one the worker dies nobody could tell
+	}
+	a.Entering(c.model, body)
+	defer a.Left()
+	if err := a.refusal(c.model); err != nil { // it may have been quarantined while this one waited
+		return err
+	}
+	return lead.Model.Runner.RunUntil(stop, in, out)
+}
+
+// gone tells whether the client of a job that is to run has gone while it waited.
+func (a *API) gone(j *batch.Job) bool {
+	c, ok := j.Holder.(*call)
+	return ok && peer.Gone(c.ctx.Conn())
+}
+
+// Run runs m with in once a permit and a runner are free, for nobody's request, within that
+// time.
+func (a *API) Run(m *repository.Model, in, out []inference.Tensor, within time.Duration) error {
+	permit, err := a.Permits.Acquire(admission.Claim{Wait: within})
+	if err != nil {
+		return err
+	}
+	defer a.Permits.Release(permit)
+	return a.runners.Do(&batch.Job{Model: &batch.Model{Runner: m}, In: in, Out: out})
+}
+
+// overload is the error of a request that is refused because too much waits.
+type overload struct {
+	text  string
+	cause error
+	retry time.Duration // when it may be worth trying again
+}
+
+func (o *overload) Error() string { return o.text }
+func (o *overload) Unwrap() error { return o.cause }
+
+// refused describes why Acquire gave x no permit.
+func (a *API) refused(x *exchange, err error) error {
+	expected := a.Permits.Expected()
+	say := func(format string, args ...any) error {
+		retry := max(expected.Truncate(time.Second)+time.Second, time.Second)
+		text := fmt.Sprintf(format, args...)
+		return &overload{fmt.Sprintf("%s: try again in %s", text, retry), err, retry}
+	}
+	wait := expected.Round(time.Millisecond)
+	switch {
+	case errors.Is(err, admission.ErrTimeout):
+		return x.limit.busy()
+	case errors.Is(err, admission.ErrRefused):
+		return a.leaving
+	case errors.Is(err, admission.ErrGone):
+		return errGone
+	case errors.Is(err, admission.ErrFull):
+		return say("as many requests wait as may (queue.max_requests)")
+	case errors.Is(err, admission.ErrHeavy):
+		return say("the requests that wait hold as many bytes as they may (queue.max_bytes)")
+	case errors.Is(err, admission.ErrSlow):
+		return say("a request would wait for %s, which is longer than it may (queue.max_wait)", wait)
+	case errors.Is(err, admission.ErrLate):
+		return say("a request would wait for %s, which is longer than %s (%s)", wait, x.limit.Duration, x.limit.of)
+	}
+	return err
+}

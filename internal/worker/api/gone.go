@@ -1,0 +1,52 @@
+package api
+
+import (
+	"net"
+	"time"
+
+	"preforkd/internal/worker/admission"
+	"preforkd/internal/worker/peer"
+)
+
+// goneLook is how often Watch looks for clients that have gone while anybody waits or runs.
+const goneLook = 25 * time.Millisecond
+
+// line is what dropGone keeps between its looks. Only Watch uses it.
+type line struct {
+	places []admission.Place
+	peers  peer.Watch
+}
+
+// dropGone takes those out of the line for a permit whose clients have gone, and tells
+// whether anybody waits.
+func (a *API) dropGone() bool {
+	l := &a.line
+	l.places = a.Permits.Line(l.places[:0])
+	l.peers.Reset()
+	for i := range l.places {
+		l.peers.Add(l.places[i].Who.(net.Conn))
+	}
+	l.peers.Look(func(i int) {
+		// While it stands in line its connection is open, and Gone is sure.
+		a.Permits.Drop(l.places[i], func(who any) bool { return peer.Gone(who.(net.Conn)) })
+	})
+	some := len(l.places) > 0
+	clear(l.places)
+	return some
+}
+
+// forsake gives up the call that ends at until if its client has gone.
+func (a *API) forsake(c *call, until int64) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	if !c.until.CompareAndSwap(until, looking) {
+		return
+	}
+	if !peer.Gone(c.ctx.Conn()) { // the holder cannot leave meanwhile
+		c.until.Store(until)
+		return
+	}
+	c.gone, c.noticed = true, time.Now()
+	c.until.Store(overdue)
+	a.runners.GiveUp(&c.job)
+}
