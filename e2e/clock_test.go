@@ -129,7 +129,7 @@ func TestRequestClock(t *testing.T) {
 	if rest, err := io.ReadAll(stuck.read); err != nil || len(rest) > 0 {
 		t.Errorf("after the answer: %q, %v", rest, err)
 	}
-	if text, closed := behind.read504(t); text != "no inference could start within 2s, all are busy" || closed || behind.pid() != worker {
+	if text, closed := behind.read504(t); text != "no inference could start within 2s (timeouts.request), all are busy" || closed || behind.pid() != worker {
 		t.Errorf("behind it: %s, closed %v, by %d", text, closed, behind.pid())
 	}
 	for { // sooner or later it waits while its worker leaves
