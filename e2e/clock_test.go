@@ -80,13 +80,13 @@ func (v *visitor) send(t *testing.T, request []byte) {
 // TestRequestClockStopsARun: a run of many operators ends when its time is over. Neither
 // its connection nor its worker does.
 func TestRequestClockStopsARun(t *testing.T) {
-	f := clocked(t, testkit.Options{Workers: 1}, "timeouts: {request: 600ms}\n")
+	f := clocked(t, testkit.Options{Workers: 1}, "timeouts: {request: 1600ms}\n")
 	v := visit(t, 1, "tcp", strings.TrimPrefix(f.URL, "http://"))[0]
 	worker := v.pid()
 	for range 3 {
 		v.send(t, hours)
 		text, closed := v.read504(t)
-		if text != `model "rounds" gave no answer within timeouts.request, which is 600ms` || closed || v.pid() != worker {
+		if text != `model "rounds" gave no answer within timeouts.request, which is 1.6s` || closed || v.pid() != worker {
 			t.Errorf("%s, closed %v, by %d", text, closed, v.pid())
 		}
 		if err := v.ask(brief); err != nil || v.pid() != worker {

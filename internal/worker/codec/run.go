@@ -106,15 +106,41 @@ func nextPlain(b []byte, i int) (next int, ok bool) {
 	return i, startsNumber(b[i])
 }
 
+// shortAt reads a whole number of up to 7 digits that begins at b[i] and that a comma and
+// another number follow: what pixels are. One word has it and the comma.
+func shortAt(b []byte, i int) (v uint64, next int, ok bool) {
+	if i+10 > len(b) {
+		return 0, 0, false
+	}
+	word := binary.LittleEndian.Uint64(b[i:])
+	n := bits.TrailingZeros64(otherThanDigits(word)) &^ 7 // bits of the digits; 64: there are 8
+	if n == 0 || n == 64 || word>>(n&63)&0xFF != ',' || n > 8 && word&0xFF == '0' {
+		return 0, 0, false
+	}
+	next = i + n/8 + 1
+	if b[next] == ' ' {
+		next++
+	}
+	return eightDigits(word << (64 - n)), next, startsNumber(b[next])
+}
+
 func float32s(s *scanner, dst []float32) int {
 	b, i := s.b, s.i
+	short := true // the number before was one
 	for k := range dst {
+		if short {
+			if v, next, ok := shortAt(b, i); ok {
+				dst[k], i = float32(v), next // exact: below 2^24
+				continue
+			}
+		}
 		n, ok := plainAt(b, i)
 		next, more := nextPlain(b, n.end)
 		if !ok || !more {
 			s.i = i
 			return k
 		}
+		short = n.fraction == 0
 		f := float64(n.mantissa) / powers[n.fraction]
 		if !safe(f) {
 			s.i = i
