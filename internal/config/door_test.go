@@ -92,3 +92,10 @@ func TestOpenDoor(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestExampleOfADoor(t *testing.T) {
+	l, err := Load(Sources{File: "../../configs/door.yaml", Explicit: true})
+	if err != nil || len(l.Warnings) > 0 || l.Config.Listen[1].Key != "/etc/preforkd/tls/key.pem" || !l.Config.Listen[1].Proxy || len(l.Config.Auth.Files()) != 4 {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
