@@ -25,6 +25,7 @@ type Config struct {
 	Concurrency Concurrency `yaml:"concurrency"`
 	Queue       Queue       `yaml:"queue"`
 	HTTP        HTTP        `yaml:"http"`
+	Auth        Auth        `yaml:"auth"`
 	Inference   Inference   `yaml:"inference"`
 	Cache       Cache       `yaml:"cache"`
 	Reload      Reload      `yaml:"reload"`
@@ -147,6 +148,17 @@ type HTTP struct {
 	MaxConnections int `yaml:"max_connections" default:"10000" check:"1..1000000"`
 	// WorkerHeader adds the slot and process id of the worker to each response.
 	WorkerHeader bool `yaml:"worker_header" default:"false"`
+	// TrustedProxies are the peers that say whom they speak for.
+	TrustedProxies []Proxy `yaml:"trusted_proxies"`
+}
+
+// Auth is the section of the tokens: the paths of files with those of each class of paths;
+// empty: nobody is asked for one.
+type Auth struct {
+	Infer   string `yaml:"infer"`   // models: inference, descriptions, statistics
+	Tasks   string `yaml:"tasks"`   // background tasks
+	Control string `yaml:"control"` // what changes or lists what is loaded
+	Docs    string `yaml:"docs"`    // pages and documents about the service
 }
 
 // Inference is the section of the engine.

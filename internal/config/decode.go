@@ -71,6 +71,10 @@ func (d *decoder) value(key string, node ast.Node, v reflect.Value, s spec) {
 	case list:
 		d.list(key, node, v, s)
 	case leaf:
+		if v.Type() == addressType && kindOf(node) == isMapping {
+			d.address(key, node, v)
+			return
+		}
 		d.leaf(key, node, v, s)
 	}
 }

@@ -124,6 +124,7 @@ var (
 	addressType  = reflect.TypeFor[Address]()
 	accountType  = reflect.TypeFor[Account]()
 	limitType    = reflect.TypeFor[Limit]()
+	proxyType    = reflect.TypeFor[Proxy]()
 )
 
 func shapeOf(t reflect.Type) shape {

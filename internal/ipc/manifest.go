@@ -15,6 +15,10 @@ type Manifest struct {
 	// Outlives says that connections which wait in the pool's queue outlive the service: the
 	// next start of it takes them.
 	Outlives bool `json:"outlives,omitempty"`
+	// Sockets are what is spoken on the listening sockets, in their order.
+	Sockets []Socket `json:"sockets,omitempty"`
+	Tokens  Tokens   `json:"tokens,omitempty"`
+	Seed    []byte   `json:"seed,omitempty"` // of the keys of TLS session tickets
 }
 
 // ModelFile is one version of one model, by the content of its file.

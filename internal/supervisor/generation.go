@@ -23,6 +23,7 @@ type generation struct {
 	models  []ipc.ModelFile // of all pools, each once
 	leases  []*cache.Lease  // of the copies of models
 	sockets []boundSocket   // of all pools
+	door    ipc.Door        // what is asked of those who connect
 	pools   []*pool         // main first
 	keeper  *keeper         // of sockets and queues; nil: nobody keeps them
 	program *os.File        // the supervisor's; nil: not held
@@ -51,6 +52,9 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 			g.release(old)
 		}
 	}()
+	if err := s.guard(g, old); err != nil {
+		return nil, err
+	}
 	for _, name := range cfg.PoolNames() {
 		if err := s.newPool(g, name).identify(); err != nil {
 			return nil, err
@@ -111,6 +115,7 @@ func (s *Supervisor) complete(g, old *generation) error {
 	if err := g.listen(old, inherited, s.log.Warn); err != nil {
 		return err
 	}
+	s.warnOpen(g)
 	if err := s.size(g, old); err != nil {
 		return err
 	}

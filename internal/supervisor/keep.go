@@ -71,6 +71,9 @@ func (s *Supervisor) keepGeneration(k *kept) {
 	if g.program != nil {
 		s.keeper.store(keptName(g.number, "supervisor"), int(g.program.Fd()))
 	}
+	if err := s.keeper.storeJSON(keptName(g.number, "door"), g.door); err != nil {
+		s.log.Error("tokens and certificates not kept: they would not survive this process", "generation", g.number, "err", err)
+	}
 	for _, sock := range g.sockets {
 		r.Sockets = append(r.Sockets, keptSocket{Key: sock.key, Name: sock.Name, From: sock.from, Own: sock.Owned()})
 	}
@@ -112,6 +115,7 @@ func (s *Supervisor) unkeep(g *generation) {
 	}
 	s.keeper.remove(keptName(g.number))
 	s.keeper.remove(keptName(g.number, "supervisor"))
+	s.keeper.remove(keptName(g.number, "door"))
 	for _, p := range g.pools {
 		s.keeper.remove(keptName(g.number, p.name, "worker"))
 		s.keeper.remove(keptName(g.number, p.name, "engine"))
@@ -143,6 +147,11 @@ func (s *Supervisor) restore(r *keptGeneration, inCharge bool) (g *generation, e
 	g = &generation{number: r.Number, cfg: r.Settings, keeper: s.keeper, path: r.Program}
 	if fd := s.opts.Main.take(keptName(r.Number, "supervisor")); fd >= 0 {
 		g.program = os.NewFile(uintptr(fd), r.Program)
+	}
+	if fd := s.opts.Main.take(keptName(r.Number, "door")); fd >= 0 { // programs from before had none
+		if err := readJSON(fd, &g.door); err != nil {
+			return g, fmt.Errorf("read what guards generation %d: %w", r.Number, err)
+		}
 	}
 	for _, kp := range r.Pools {
 		s.numbers[kp.Name] = kp.Number

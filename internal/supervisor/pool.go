@@ -111,6 +111,7 @@ func (p *pool) seal() error {
 	}
 	data, err := json.Marshal(ipc.Manifest{
 		Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: p.models, Outlives: p.outlives,
+		Sockets: p.spoken(), Tokens: p.gen.door.Tokens, Seed: p.gen.door.Seed,
 	})
 	if err != nil {
 		return fmt.Errorf("encode the manifest: %w", err)

@@ -176,6 +176,7 @@ func (w *worker) leave(ctx context.Context, ended <-chan error) {
 	if !w.alone && w.board.Stopping().Load() == 0 {
 		moved, kept := w.handOver(ctx)
 		w.log.Info("connections handed over", "moved", moved, "kept", kept)
+		w.lastCall(ctx)
 	}
 	if w.alone || w.board.Stopping().Load() != 0 {
 		if w.manifest.Outlives {

@@ -232,6 +232,9 @@ func (w *worker) handle(version string) {
 		Log:            w.log,
 		Ready:          func() bool { return !w.leaving.Load() },
 		Closing:        func() bool { return w.board.Unready().Load() != 0 },
+		Tokens:         w.manifest.Tokens,
+		Denied:         w.denied(),
+		Proxies:        w.proxies(),
 	})
 }
 
@@ -266,7 +269,7 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		return errors.New("no listening socket was inherited")
 	}
 	w.conns = accept.NewPool(accept.Options{
-		Connections: w.cfg.HTTP.MaxConnections, Generation: w.manifest.Generation,
+		Connections: w.cfg.HTTP.MaxConnections, Generation: w.manifest.Generation, Refused: w.refused(),
 		Clocks: accept.Clocks{
 			Header: w.cfg.HTTP.HeaderTimeout, Keepalive: w.cfg.HTTP.KeepaliveTimeout, Write: w.cfg.Timeouts.Request,
 		},
@@ -277,8 +280,13 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		if err != nil {
 			return err
 		}
-		w.listeners = append(w.listeners, w.conns.Listener(ln, i))
+		l := w.conns.Listener(ln, i)
+		if err := w.speak(l, i); err != nil {
+			return err
+		}
+		w.listeners = append(w.listeners, l)
 	}
+	w.manifest.Sockets = nil // with the keys
 	// During a reload only the newest generation takes, and in a pool that has grown only
 	// those that have fewer than others, so that no connection moves twice. When the service
 	// stops what is in the queue is for its next start.

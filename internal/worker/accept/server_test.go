@@ -82,6 +82,8 @@ func (w *testWorker) handle(name string, ctx *fasthttp.RequestCtx) {
 	switch {
 	case strings.HasPrefix(path, "/echo/"):
 		ctx.SetBodyString(path[len("/echo/"):])
+	case path == "/who":
+		ctx.SetBodyString(ctx.RemoteAddr().String())
 	case path == "/wait":
 		w.arrived <- struct{}{}
 		select {

@@ -11,6 +11,7 @@ import (
 	"preforkd/internal/inference"
 	"preforkd/internal/inference/batch"
 	"preforkd/internal/inference/repository"
+	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
 )
@@ -62,6 +63,14 @@ type Options struct {
 	// says that it is not ready, and each answer closes its connection; nil: never. It is
 	// asked with each request, so it must cost nothing.
 	Closing func() bool
+	// Tokens are the SHA-256 digests of those that the paths of each class ask for, by the
+	// names of package ipc; a class without any asks for none.
+	Tokens map[string][][]byte
+	// Denied is told of each request that is refused for its token, and for whom it was; it
+	// must not block. Nil: nobody is.
+	Denied func(class, why, client string)
+	// Proxies are the peers that are believed when they say for whom they ask; nil: none.
+	Proxies *accept.Proxies
 }
 
 // API answers requests.
@@ -77,6 +86,7 @@ type API struct {
 	narrowed  bool          // some model has a limit of its own for bodies
 	page      page
 	limits    ServerOptions // of the server; zero without one
+	guard     *guard        // nil: nobody is asked for a token
 	documents func() *documents
 }
 
@@ -141,6 +151,7 @@ func New(o Options) *API {
 		stops[i] = stop
 	}
 	a.runners = batch.New(batch.Options{Stops: stops, Clock: now, Run: a.runModel, Gone: a.gone})
+	a.guard = newGuard(o.Tokens)
 	a.survey()
 	a.exchanges.New = func() any { return new(exchange) }
 	a.page = a.render()
@@ -182,7 +193,9 @@ func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool) {
 		a.fail(ctx, errBug)
 		*counted = ctx.UserValue(errAnswered) != nil
 	}
-	if a.Closing() { // asked last: what took long is answered like what came late
+	// Asked last: what took long is answered like what came late. A connection with TLS
+	// cannot go elsewhere when this worker leaves.
+	if a.Closing() || ctx.IsTLS() && !a.Ready() {
 		ctx.SetConnectionClose()
 	}
 	ctx.Request.ReleaseBody(keepBytes)

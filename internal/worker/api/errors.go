@@ -58,6 +58,8 @@ var statuses = []struct {
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
 	{errSupport, fasthttp.StatusNotImplemented},
 	{errControl, fasthttp.StatusForbidden},
+	{errUnauthorized, fasthttp.StatusUnauthorized},
+	{errForbidden, fasthttp.StatusForbidden},
 	{errNotReady, fasthttp.StatusServiceUnavailable},
 	{errRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrRefused, fasthttp.StatusServiceUnavailable},
