@@ -81,11 +81,11 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 		return nil
 	}
 	c := p.cfg
-	found, ok := collected[c.Models]
+	found, ok := collected[c.Models.Dir]
 	if !ok {
 		var err error
 		if found, err = cache.Collect(cache.Options{
-			Models: c.Models, Cache: c.Cache.Dir, Decode: config.Decode, DecodeText: pbtxt.Decode,
+			Models: c.Models.Dir, Cache: c.Cache.Dir, Decode: config.Decode, DecodeText: pbtxt.Decode,
 			Shared: filepath.Dir(c.Cache.Dir) == "/var/tmp", Readable: p.gen.hasOthers(),
 		}); err != nil {
 			return err
@@ -93,7 +93,7 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 		for _, w := range found.Warnings {
 			s.log.Warn("model directory", "warning", w)
 		}
-		collected[c.Models] = found
+		collected[c.Models.Dir] = found
 		p.gen.leases = append(p.gen.leases, found.Lease)
 	}
 	p.models = slices.Clone(found.Models)
@@ -372,7 +372,7 @@ func checkDefaultModel(p *pool) error {
 		names = append(names, m.Name)
 	}
 	return &ipc.Failure{
-		Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %s is not in %s, which holds %s", config.PoolKey(p.name, "predict.model"), want, p.cfg.Models, strings.Join(slices.Compact(names), ", ")),
+		Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %s is not in %s, which holds %s", config.PoolKey(p.name, "predict.model"), want, p.cfg.Models.Dir, strings.Join(slices.Compact(names), ", ")),
 		Try: "name a model that is there, or remove the setting",
 	}
 }
