@@ -84,10 +84,7 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 	found, ok := collected[c.Models.Dir]
 	if !ok {
 		var err error
-		if found, err = cache.Collect(cache.Options{
-			Models: c.Models.Dir, Cache: c.Cache.Dir, Decode: config.Decode, DecodeText: pbtxt.Decode,
-			Shared: filepath.Dir(c.Cache.Dir) == "/var/tmp", Readable: p.gen.hasOthers(),
-		}); err != nil {
+		if found, err = cache.Collect(p.cacheOptions()); err != nil {
 			return err
 		}
 		for _, w := range found.Warnings {
@@ -98,6 +95,14 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 	}
 	p.models = slices.Clone(found.Models)
 	return checkDefaultModel(p)
+}
+
+// cacheOptions say where p's models are from, and where they go.
+func (p *pool) cacheOptions() cache.Options {
+	return cache.Options{
+		Models: p.cfg.Models.Dir, Cache: p.cfg.Cache.Dir, Decode: config.Decode, DecodeText: pbtxt.Decode,
+		Shared: filepath.Dir(p.cfg.Cache.Dir) == "/var/tmp", Readable: p.gen.hasOthers(),
+	}
 }
 
 // complete makes what no generation has of another: sockets, slots and manifests. The

@@ -67,6 +67,8 @@ type Supervisor struct {
 	rounds    uint64          // in which workers gave each other connections, so far
 	unsettled bool            // one of them may not have ended
 	restarts  *restarting     // the replacement of workers under way; nil: none
+	change    *changing       // the change of models under way; nil: none
+	changedAt time.Duration   // when the last one ended that freed no rows yet; 0: there is none
 	queued    []queued        // for when it has ended
 	sampleAt  time.Duration   // when to look at the counters again
 	recycleAt time.Duration   // when to look whether a worker is due to be replaced
@@ -221,6 +223,10 @@ func (s *Supervisor) handle(e event) {
 		s.onWatched(e)
 	case upgradedEvent:
 		s.onUpgraded(e)
+	case collectedEvent:
+		s.onCollected(e)
+	case answeredEvent:
+		s.onAnswered(e)
 	case measuredEvent:
 		s.onMeasured(e)
 	}

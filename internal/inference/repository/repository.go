@@ -138,4 +138,3 @@ func compareVersions(a, b string) int {
 	}
 	return cmp.Compare(a, b)
 }
-

@@ -110,8 +110,7 @@ func (a *API) Watch(ctx context.Context) {
 	if a.RequestTimeout <= 0 {
 		return
 	}
-	look := min(max(a.shortest/8, shortestLook), longestLook)
-	timer := time.NewTimer(look)
+	timer := time.NewTimer(a.interval())
 	defer timer.Stop()
 	for {
 		select {
@@ -119,8 +118,13 @@ func (a *API) Watch(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		timer.Reset(a.look(look))
+		timer.Reset(a.look(a.interval()))
 	}
+}
+
+// interval is how often to look while no run is due.
+func (a *API) interval() time.Duration {
+	return min(max(a.view.Load().shortest/8, shortestLook), longestLook)
 }
 
 // look sees to every call and returns when to look again: at the latest after longest.

@@ -29,8 +29,10 @@ var (
 	errSupport  = errors.New("not supported")
 	errControl  = errors.New("model control is off")
 	errRequest  = errors.New("request")
-	errLabel    = errors.New("unknown label of the model")
-	errBug      = errors.New("internal error: a defect of preforkd, its log has the details")
+	// errUndecided is of a change of models that was not begun, or whose end is not known.
+	errUndecided = errors.New("the service does not change its models now")
+	errLabel     = errors.New("unknown label of the model")
+	errBug       = errors.New("internal error: a defect of preforkd, its log has the details")
 )
 
 // statuses is the table from an error to an HTTP status: the first entry that err is.
@@ -52,6 +54,7 @@ var statuses = []struct {
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
 	{errSupport, fasthttp.StatusNotImplemented},
 	{errControl, fasthttp.StatusForbidden},
+	{errUndecided, fasthttp.StatusServiceUnavailable},
 	{errNotReady, fasthttp.StatusServiceUnavailable},
 	{errRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrRefused, fasthttp.StatusServiceUnavailable},

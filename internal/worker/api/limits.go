@@ -13,11 +13,11 @@ import (
 
 // survey looks at the limits of all models, so that a request of a model without any pays
 // nothing for them.
-func (a *API) survey() {
-	a.shortest = a.RequestTimeout
-	for m := range a.everyModel {
-		a.shortest = min(a.shortest, a.timeout(m))
-		a.narrowed = a.narrowed || m.Settings.Limits.MaxBody > 0
+func (a *API) survey(v *view) {
+	v.shortest = a.RequestTimeout
+	for _, m := range a.Models.Every() {
+		v.shortest = min(v.shortest, a.timeout(m))
+		v.narrowed = v.narrowed || m.Settings.Limits.MaxBody > 0
 	}
 }
 
@@ -39,7 +39,7 @@ func clockOf(m *repository.Model, limit time.Duration) string {
 
 // narrow returns o with the limit of the model that h is a request of.
 func (a *API) narrow(h *fasthttp.RequestHeader, o *ServerOptions) *ServerOptions {
-	if !a.narrowed {
+	if !a.view.Load().narrowed {
 		return o
 	}
 	t := locate(pathOf(h.RequestURI()))
