@@ -141,8 +141,13 @@ func (s *Supervisor) beginChange(ch *changing) {
 	if dir == "" {
 		dir = filepath.Join(o.Models, ch.name)
 	}
+	workers := 0
+	for _, p := range ch.pools {
+		workers += p.size
+	}
+	fits := func(bytes uint64) error { return s.fits(ch, named, workers, bytes) }
 	go func() { // ends with its event
-		found, err := cache.CollectOne(o, ch.name, dir)
+		found, err := cache.CollectOne(o, ch.name, dir, fits)
 		s.send(collectedEvent{ch, found, err})
 	}()
 }
@@ -246,7 +251,7 @@ func (ch *changing) fresh(p *pool) (fresh []ipc.ModelFile) {
 
 // mayChange says why ch cannot be carried out.
 func (s *Supervisor) mayChange(ch *changing) error {
-	known, workers, bytes := false, 0, uint64(0)
+	known := false
 	for _, p := range ch.pools {
 		of := func(name string) bool { return name == ch.name }
 		if p.count(slot.Ready) == 0 {
@@ -262,20 +267,17 @@ func (s *Supervisor) mayChange(ch *changing) error {
 				Try: "name another there and preforkd reload, or remove the setting",
 			}
 		}
-		workers += p.size
-		more := uint64(0)
-		for _, m := range ch.fresh(p) {
-			more += uint64(m.Bytes)
-		}
-		bytes = max(bytes, more)
 	}
 	if ch.unload && !known {
 		return &ipc.Failure{Exit: ipc.ExitUsage, What: fmt.Sprintf("%s: there is no such model", ch), Try: "preforkd models ls shows which there are"}
 	}
-	if bytes > 0 {
-		if why := sizing.RefuseModels(s.room(ch.pools[0]), workers, bytes); why != "" {
-			return &ipc.Failure{Exit: ipc.ExitTryAgain, What: fmt.Sprintf("%s: %s", ch, why), Try: "unload another, free memory, or scale down"}
-		}
+	return nil
+}
+
+// fits says why models of so many bytes cannot be loaded by so many workers.
+func (s *Supervisor) fits(ch *changing, p *pool, workers int, bytes uint64) error {
+	if why := sizing.RefuseModels(s.room(p), workers, bytes); why != "" {
+		return &ipc.Failure{Exit: ipc.ExitTryAgain, What: fmt.Sprintf("%s: %s", ch, why), Try: "unload another, free memory, or scale down"}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -218,7 +219,11 @@ func (s *Supervisor) endChange(err error) {
 	}
 	switch {
 	case err != nil:
-		s.log.Error("change of models failed", "what", ch.String(), "by", ch.by, "phase", changePhases[ch.phase], "err", err, "took", took.Round(time.Millisecond))
+		level := slog.LevelError
+		if ch.phase == changeCollects { // nothing was begun
+			level = slog.LevelWarn
+		}
+		s.log.Log(s.ctx, level, "change of models failed", "what", ch.String(), "by", ch.by, "phase", changePhases[ch.phase], "err", err, "took", took.Round(time.Millisecond))
 	case ch.phase == changeCollects:
 		result.Message = fmt.Sprintf("model %s: nothing changed", ch.name)
 	case ch.unload:

@@ -12,8 +12,9 @@ import (
 // ErrNoModel is in the chain of CollectOne's error when there is no directory.
 var ErrNoModel = errors.New("there is no such model")
 
-// CollectOne is Collect for the model called name alone, which lies in dir.
-func CollectOne(o Options, name, dir string) (*Collection, error) {
+// CollectOne is Collect for the model called name alone, which lies in dir. Before anything is
+// read or copied, fits is asked whether so many bytes may be loaded.
+func CollectOne(o Options, name, dir string, fits func(bytes uint64) error) (*Collection, error) {
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%s is no directory: %w", dir, ErrNoModel)
@@ -29,6 +30,17 @@ func CollectOne(o Options, name, dir string) (*Collection, error) {
 		return nil, err
 	}
 	c.Warnings = warnings
+	bytes := uint64(0)
+	for _, m := range models {
+		n, err := size(filepath.Dir(m.Source))
+		if err != nil {
+			return nil, modelsFailure(dir, err)
+		}
+		bytes += n
+	}
+	if err := fits(bytes); err != nil {
+		return nil, err
+	}
 	for _, m := range models {
 		if err := c.add(o, m); err != nil {
 			c.Lease.Close()
@@ -36,6 +48,18 @@ func CollectOne(o Options, name, dir string) (*Collection, error) {
 		}
 	}
 	return c, nil
+}
+
+// size returns how many bytes the files below dir have.
+func size(dir string) (n uint64, err error) {
+	err = walk(dir, func(name string) error {
+		st, err := os.Stat(filepath.Join(dir, name))
+		if err == nil {
+			n += uint64(st.Size())
+		}
+		return err
+	})
+	return n, err
 }
 
 // Stage makes an empty directory in the cache for what is on its way there, or to workers. Its
