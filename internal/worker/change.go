@@ -24,6 +24,8 @@ type change struct {
 	number  uint64     // 0: nothing
 	pending *repository.Pending
 	set     *ipc.ModelSet
+
+	retiring sync.WaitGroup // of what is served no more, and still in use
 }
 
 // loadNice is the priority of the thread that loads and tries models beside what is served:
@@ -171,7 +173,7 @@ func (w *worker) adopt() {
 	w.set.Store(w.change.set)
 	w.api.Changed()
 	w.change.number, w.change.pending, w.change.set, w.watched.fresh = 0, nil, nil, nil
-	go retire() // ends when the requests that were under way have been answered
+	w.change.retiring.Go(retire) // ends when the requests that were under way have been answered
 }
 
 // forget frees what is pending, if anything is. The caller holds w.change.mu.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,13 +52,13 @@ func (s *Server) loadModel(c *call) error {
 		return err
 	}
 	req.Version = c.query.Get("version")
-	withFiles, err := c.flag("files")
-	if err != nil {
-		return err
-	}
 	var upload func(string, int64) error
-	if withFiles {
-		upload = func(dir string, limit int64) error { return c.receive(dir, limit) }
+	if text := c.query.Get("files"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return usage(fmt.Sprintf("query: files=%q is no number of files", text), "write files=1 and send one")
+		}
+		upload = func(dir string, limit int64) error { return c.receive(dir, limit, n) }
 	}
 	result, err := s.service.Load(c.r.Context(), req, upload)
 	return c.modelEnd(req, result, err)
@@ -92,23 +93,24 @@ func (c *call) modelEnd(req ModelRequest, result ModelResult, err error) error {
 	return c.write(result)
 }
 
-// receive writes the parts of a form, as multipart/form-data has them, to files in dir: those of
-// the model there, and others in a directory called version below it.
-func (c *call) receive(dir string, limit int64) error {
+// receive writes so many parts of a form, as multipart/form-data has them, to files in dir: those of
+// the model there, and others in a directory called version below it. Fewer are a form that has
+// been cut off: its end does not tell.
+func (c *call) receive(dir string, limit int64, files int) error {
 	parts, err := c.r.MultipartReader()
 	if err != nil {
 		return usage("files: "+err.Error(), "send them as multipart/form-data: curl -F file=@"+ipc.DefaultModelFile)
 	}
 	defer func() { _ = c.control.SetReadDeadline(time.Time{}) }()
 	left := limit
-	for {
+	for received := 0; ; received++ {
 		_ = c.control.SetReadDeadline(time.Now().Add(uploadGap))
 		part, err := parts.NextPart()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF && received == files { // as it is: wrapped, it is that of a form without its end
 			return nil
 		}
-		if err != nil {
-			return usage("files: "+err.Error(), "send all of them")
+		if err != nil || received == files {
+			return usage(fmt.Sprintf("files: %d of %d have arrived, then: %v", received, files, err), "send as many as the query says")
 		}
 		n, err := c.receiveOne(dir, part, left)
 		if err != nil {
@@ -183,7 +185,7 @@ func (c *Client) Load(ctx context.Context, req ModelRequest) (ModelResult, error
 	if len(req.Files) == 0 {
 		return c.model(ctx, req.Name+loadPath, query, nil, "")
 	}
-	query.Set("files", "1")
+	query.Set("files", strconv.Itoa(len(req.Files)))
 	for _, file := range req.Files { // before anything is sent
 		f, err := os.Open(file)
 		if err != nil {
