@@ -72,6 +72,8 @@ type changing struct {
 	number  uint64
 	staged  []string         // directories to remove
 	asked   map[*worker]bool // who has not answered in this phase
+	queue   []*worker        // who is to prepare when others have
+	atOnce  int              // how many prepare at a time
 	refusal error            // why it is being dropped
 }
 
@@ -282,10 +284,14 @@ func (s *Supervisor) fits(ch *changing, p *pool, workers int, bytes uint64) erro
 	return nil
 }
 
+// trialNice is the priority of a process that tries models: where others want the core it gets
+// a tenth of it (sched(7)).
+const trialNice = 10
+
 // tryModels starts a process that loads models of p and nothing else, and serves nobody.
 func (s *Supervisor) tryModels(ch *changing, p *pool, models []ipc.ModelFile) error {
 	alone := *p
-	alone.models, alone.unloaded, alone.slots, alone.manifest = models, nil, nil, -1
+	alone.models, alone.unloaded, alone.slots, alone.manifest, alone.trial = models, nil, nil, -1, true
 	if err := alone.seal(); err != nil {
 		return err
 	}
@@ -311,7 +317,8 @@ func (s *Supervisor) changeHears(w *worker, kind rollout.Kind, why string) {
 	}
 	switch {
 	case kind == rollout.OnReady && ch.phase == changePrepares: // it has started from what is served still
-		s.askChange(ch, w, ipc.ControlPrepare)
+		ch.queue = append(ch.queue, w)
+		s.askQueued(ch)
 	case kind == rollout.OnReady:
 	case ch.phase == changePrepares:
 		s.dropChange(ch, &ipc.Failure{
@@ -365,12 +372,23 @@ func (s *Supervisor) prepareWhenTried(ch *changing) {
 	ch.phase, ch.number = changePrepares, s.shared.board.Change().Add(1)
 	s.log.Info("change of models: all workers prepare", "change", ch.number)
 	for _, p := range ch.pools {
-		for _, w := range s.servingOf(p) {
-			s.askChange(ch, w, ipc.ControlPrepare)
-			if ch.phase != changePrepares {
-				return
-			}
-		}
+		ch.queue = append(ch.queue, s.servingOf(p)...)
+	}
+	ch.atOnce = max(s.room(ch.pools[0]).Cores/loadingShare, 1)
+	s.askQueued(ch)
+}
+
+// loadingShare: one core in so many may load at a time, and at least one. The others are left to
+// requests: a worker that wakes up does not preempt even one of low priority (SCHED_BATCH in
+// sched(7)), but goes to a core that is free.
+const loadingShare = 4
+
+// askQueued has those prepare whose turn it is.
+func (s *Supervisor) askQueued(ch *changing) {
+	for ch.phase == changePrepares && len(ch.queue) > 0 && len(ch.asked) < ch.atOnce {
+		w := ch.queue[0]
+		ch.queue = ch.queue[1:]
+		s.askChange(ch, w, ipc.ControlPrepare)
 	}
 }
 

@@ -92,6 +92,7 @@ func (s *Supervisor) onAnswered(e answeredEvent) {
 			s.dropChange(ch, e.err)
 			return
 		}
+		s.askQueued(ch)
 	case e.kind == ipc.ControlCommit && ch.phase == changeCommits:
 		if e.err != nil { // others serve the new models by now
 			s.log.Error("worker does not serve what was decided", "pool", e.w.slot.pool.name, "slot", e.w.slot.index, "pid", e.w.proc.PID, "err", e.err)

@@ -24,6 +24,7 @@ type pool struct {
 	number   int            // of the name, on the scoreboard
 	cfg      *config.Config // as if it were the only one
 	other    bool           // its workers are not ours; see other.go
+	trial    bool           // it is one process that tries models; see change.go
 	models   []ipc.ModelFile
 	unloaded []ipc.UnloadedModel // that operators or clients have had unloaded
 	sockets  []boundSocket
