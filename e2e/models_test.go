@@ -487,3 +487,35 @@ func TestModelsAreWatched(t *testing.T) {
 		t.Errorf("what was unloaded is served again:\n%s", out)
 	}
 }
+
+// TestALoadOutlastsTheRequestClock: a client that loads waits as long as it takes, with the others
+// answered meanwhile.
+func TestALoadOutlastsTheRequestClock(t *testing.T) {
+	f := lay(t)
+	wait := newGate(t)
+	f.start(testkit.Options{Set: append([]string{"models.control=explicit", "timeouts.request=200ms"}, quickReload...)}, gated(t, wait, "2"))
+	f.version("other", 1)
+	g, end := f.load(load.Options{Conns: 1, Think: 5 * time.Millisecond})
+	type answer struct {
+		status int
+		body   string
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		status, body := f.order("other", "load", "")
+		answered <- answer{status, body}
+	}()
+	f.worker(1, 2)
+	answers(t, g, 200) // a second, at least
+	select {
+	case a := <-answered:
+		t.Errorf("%+v before the model was tried", a)
+	default:
+	}
+	wait.open()
+	if a := <-answered; a.status != 200 {
+		t.Errorf("%+v", a)
+	}
+	f.everyWorker("other", "1")
+	f.noticed(end(), 1)
+}
