@@ -392,13 +392,14 @@ func (s *Supervisor) askQueued(ch *changing) {
 	}
 }
 
-// servingOf returns the workers of p that are ready.
+// servingOf returns the workers of p that are ready, by slot.
 func (s *Supervisor) servingOf(p *pool) (list []*worker) {
 	for _, w := range s.byPID {
 		if w.slot.pool == p && w.state == slot.Ready {
 			list = append(list, w)
 		}
 	}
+	slices.SortFunc(list, func(a, b *worker) int { return a.slot.index - b.slot.index })
 	return list
 }
 
