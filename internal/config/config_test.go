@@ -13,7 +13,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Listen:  []Address{{Network: "tcp", Addr: "127.0.0.1:8000"}},
 		Workers: Auto,
-		Models:  "models",
+		Models:  Models{Dir: "models", Control: ControlNone, MaxUpload: 256 << 20},
 		Worker: Worker{
 			Kind: KindAuto, Ready: ReadyAuto, ReadyDelay: time.Second, Live: LiveAuto, StopSignal: "TERM",
 			Probe:      Probe{Path: "/", Interval: 2 * time.Second, Timeout: 2 * time.Second, Successes: 1, Failures: 3},
@@ -96,7 +96,7 @@ func TestJSONRoundTrip(t *testing.T) {
 			{Network: "tcp", Addr: ":8443", Cert: "/c,1.pem", Key: "/k.pem", Proxy: true},
 		},
 		Workers: 7,
-		Models:  "/srv/models",
+		Models:  Models{"/srv/models", ControlExplicit, 15 * time.Second, 1 << 30},
 		User:    "www-data",
 		Group:   "33",
 		Groups:  []Account{"video", "44"},

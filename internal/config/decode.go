@@ -167,7 +167,7 @@ func (d *decoder) field(prefix, name string, e *ast.MappingValueNode, v reflect.
 	case byFile:
 		d.secretFrom(prefix, name, e.Value, v.Field(f.index))
 	case plain:
-		d.value(prefix+name, e.Value, f.spec.valueOf(v.Field(f.index)), f.spec)
+		d.value(f.key(prefix), e.Value, f.spec.valueOf(v.Field(f.index)), f.spec)
 	}
 }
 

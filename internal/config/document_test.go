@@ -157,7 +157,7 @@ func TestDocumentValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Models: "a\nb", Admin: "off", Workers: 3}
+	want := Config{Models: Models{Dir: "a\nb"}, Admin: "off", Workers: 3}
 	want.Predict.Model = "42"
 	want.Worker.Command = []string{"a,b", "c d", "\té", "7"}
 	if !reflect.DeepEqual(c, want) {

@@ -38,20 +38,23 @@ type keptSocket struct {
 }
 
 type keptPool struct {
-	Name    string          `json:"name"`
-	Number  int             `json:"number"`
-	Size    int             `json:"size"`
-	Asked   int             `json:"asked"`
-	Procs   int             `json:"procs"`
-	Surge   int             `json:"surge"`
-	Models  []ipc.ModelFile `json:"models,omitempty"`
-	Path    string          `json:"path"` // of the worker's program
-	Args    []string        `json:"args"`
-	Own     bool            `json:"own,omitempty"`
-	Library string          `json:"library,omitempty"`
-	Worker  bool            `json:"worker,omitempty"` // the program itself is kept
-	Engine  bool            `json:"engine,omitempty"` // and so is the library
-	Queue   string          `json:"queue,omitempty"`
+	Name   string          `json:"name"`
+	Number int             `json:"number"`
+	Size   int             `json:"size"`
+	Asked  int             `json:"asked"`
+	Procs  int             `json:"procs"`
+	Surge  int             `json:"surge"`
+	Models []ipc.ModelFile `json:"models,omitempty"`
+
+	Unloaded []ipc.UnloadedModel `json:"unloaded,omitempty"`
+
+	Path    string   `json:"path"` // of the worker's program
+	Args    []string `json:"args"`
+	Own     bool     `json:"own,omitempty"`
+	Library string   `json:"library,omitempty"`
+	Worker  bool     `json:"worker,omitempty"` // the program itself is kept
+	Engine  bool     `json:"engine,omitempty"` // and so is the library
+	Queue   string   `json:"queue,omitempty"`
 
 	Identity *process.Identity `json:"identity,omitempty"` // found when it was made: the user may be gone by now
 }
@@ -79,7 +82,7 @@ func (s *Supervisor) keepGeneration(k *kept) {
 	}
 	for _, p := range g.pools {
 		kp := keptPool{
-			Name: p.name, Number: p.number, Size: p.size, Asked: p.asked, Procs: p.procs, Surge: p.surge, Models: p.models,
+			Name: p.name, Number: p.number, Size: p.size, Asked: p.asked, Procs: p.procs, Surge: p.surge, Models: p.models, Unloaded: p.unloaded,
 			Path: p.programs.path, Args: p.programs.args, Own: p.programs.own, Library: p.programs.library,
 			Worker: p.programs.worker != nil, Engine: p.programs.engine != nil, Queue: p.queueKey, Identity: p.identity,
 		}
@@ -195,7 +198,7 @@ func (s *Supervisor) restoreSockets(g *generation, r *keptGeneration) error {
 func (s *Supervisor) restorePool(g *generation, kp *keptPool, inCharge bool) (err error) {
 	main := s.opts.Main
 	p := s.newPool(g, kp.Name)
-	p.size, p.asked, p.procs, p.surge, p.models, p.identity = kp.Size, kp.Asked, kp.Procs, kp.Surge, kp.Models, kp.Identity
+	p.size, p.asked, p.procs, p.surge, p.models, p.unloaded, p.identity = kp.Size, kp.Asked, kp.Procs, kp.Surge, kp.Models, kp.Unloaded, kp.Identity
 	p.programs = programs{path: kp.Path, args: kp.Args, own: kp.Own, library: kp.Library}
 	if fd := main.take(keptName(g.number, kp.Name, "worker")); fd >= 0 {
 		p.programs.worker = os.NewFile(uintptr(fd), kp.Path)

@@ -106,7 +106,7 @@ func (s *Supervisor) again(k *kept, old *generation, number uint64) (_ *generati
 	}
 	for _, had := range k.gen.pools {
 		p := s.newPool(g, had.name)
-		p.models, p.identity = slices.Clone(had.models), had.identity
+		p.models, p.unloaded, p.identity = slices.Clone(had.models), had.unloaded, had.identity
 		if p.programs, err = had.programs.again(); err != nil {
 			return nil, nil, err
 		}

@@ -54,6 +54,7 @@ func (w *worker) serve(ctx context.Context) error {
 			continue
 		case <-channel:
 			channel = nil
+			w.resolve()
 			if w.orphaned() {
 				successor = time.Tick(successorPoll)
 				continue

@@ -55,7 +55,10 @@ type worker struct {
 	pace      pace          // of self-tests
 
 	engine    inference.Engine
+	watched   *watched // the engine as models loads by it
 	models    *repository.Repository
+	set       atomic.Pointer[ipc.ModelSet] // what models serves
+	change    change
 	permits   *admission.Permits
 	api       *api.API
 	server    *fasthttp.Server
@@ -192,14 +195,11 @@ func (w *worker) load() error {
 	if err != nil {
 		return err
 	}
-	w.models, err = repository.Load(&watched{w.engine, w}, w.manifest.Models)
-	if bad := (*repository.LoadError)(nil); errors.As(err, &bad) {
-		return &ipc.Failure{
-			Exit: ipc.ExitBoot, What: err.Error(), Err: err,
-			Try: "replace or remove the files, then start again",
-		}
-	}
-	return err
+	w.watched = &watched{Engine: w.engine, w: w}
+	w.watched.calls(w.manifest.Models)
+	w.set.Store(&ipc.ModelSet{Models: w.manifest.Models, Unloaded: w.manifest.Unloaded})
+	w.models, err = repository.Load(w.watched, w.manifest.Models)
+	return loadFailure(err)
 }
 
 // handle makes what answers requests.
@@ -213,7 +213,7 @@ func (w *worker) handle(version string) {
 		MaxWaiting: w.cfg.Queue.MaxRequests, MaxBytes: int64(w.cfg.Queue.MaxBytes), MaxWait: w.cfg.Queue.MaxWait,
 	})
 	w.row.Limit.Set(int64(w.permits.Size()))
-	w.api = api.New(api.Options{
+	o := api.Options{
 		Models:         w.models,
 		Permits:        w.permits,
 		Runners:        runners,
@@ -235,7 +235,13 @@ func (w *worker) handle(version string) {
 		Tokens:         w.manifest.Tokens,
 		Denied:         w.denied(),
 		Proxies:        w.proxies(),
-	})
+		Unloaded:       func() []ipc.UnloadedModel { return w.set.Load().Unloaded },
+		ControlSetting: w.cfg.Models.Control,
+	}
+	if w.cfg.Models.Control == config.ControlExplicit {
+		o.Control = w.order
+	}
+	w.api = api.New(o)
 }
 
 // limit is how many requests this worker reads and runs at once: as many as its runners and

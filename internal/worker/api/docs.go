@@ -31,7 +31,7 @@ type docsOperation struct {
 
 // showDocs answers GET /docs.
 func (a *API) showDocs(ctx *fasthttp.RequestCtx, _ target) error {
-	a.documents().docs.send(ctx)
+	a.view.Load().documents().docs.send(ctx)
 	return nil
 }
 

@@ -30,10 +30,12 @@ var (
 	errSupport  = errors.New("not supported")
 	errControl  = errors.New("model control is off")
 	errRequest  = errors.New("request")
-	errLabel    = errors.New("unknown label of the model")
-	errGone     = errors.New("the client closed its side of the connection before an inference could start")
-	errForsaken = errors.New("the client closed its side of the connection before its inference had ended")
-	errBug      = errors.New("internal error: a defect of preforkd, its log has the details")
+	// errUndecided is of a change of models that was not begun, or whose end is not known.
+	errUndecided = errors.New("the service does not change its models now")
+	errLabel     = errors.New("unknown label of the model")
+	errGone      = errors.New("the client closed its side of the connection before an inference could start")
+	errForsaken  = errors.New("the client closed its side of the connection before its inference had ended")
+	errBug       = errors.New("internal error: a defect of preforkd, its log has the details")
 )
 
 // statusGone is counted for a request that nobody waits for; it is nginx's.
@@ -58,6 +60,7 @@ var statuses = []struct {
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
 	{errSupport, fasthttp.StatusNotImplemented},
 	{errControl, fasthttp.StatusForbidden},
+	{errUndecided, fasthttp.StatusServiceUnavailable},
 	{errUnauthorized, fasthttp.StatusUnauthorized},
 	{errForbidden, fasthttp.StatusForbidden},
 	{errNotReady, fasthttp.StatusServiceUnavailable},

@@ -26,7 +26,7 @@ type object map[string]any
 // showOpenAPI answers GET /openapi.json.
 func (a *API) showOpenAPI(ctx *fasthttp.RequestCtx, _ target) error {
 	ctx.SetContentType(contentType)
-	ctx.Response.SetBodyRaw(a.documents().openapi)
+	ctx.Response.SetBodyRaw(a.view.Load().documents().openapi)
 	return nil
 }
 

@@ -51,7 +51,7 @@ type pageSample struct{ Name, Text string }
 
 // showPage answers GET /.
 func (a *API) showPage(ctx *fasthttp.RequestCtx, _ target) error {
-	a.page.send(ctx)
+	a.view.Load().page.send(ctx)
 	return nil
 }
 

@@ -83,7 +83,7 @@ var endpoints = [...]struct {
 type target struct {
 	endpoint       endpoint
 	model, version []byte // empty: the default
-	label, verb    []byte // of paths below /v1; empty: none
+	label, verb    []byte // of paths below /v1, and load or unload; empty: none
 	start          int64  // when the request began, by now
 }
 
