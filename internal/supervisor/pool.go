@@ -109,9 +109,13 @@ func (p *pool) seal() error {
 	if err != nil {
 		return fmt.Errorf("encode the configuration for workers: %w", err)
 	}
+	sockets, err := p.spoken()
+	if err != nil {
+		return err
+	}
 	data, err := json.Marshal(ipc.Manifest{
 		Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: p.models, Outlives: p.outlives,
-		Sockets: p.spoken(), Tokens: p.gen.door.Tokens, Seed: p.gen.door.Seed,
+		Sockets: sockets, Tokens: p.gen.door.Tokens, Seed: p.gen.door.Seed,
 	})
 	if err != nil {
 		return fmt.Errorf("encode the manifest: %w", err)
