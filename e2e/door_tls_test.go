@@ -270,6 +270,18 @@ func TestCertificateReplacedUnderLoad(t *testing.T) {
 	if n := a.serial(t, address); n != 99+int64(times(3, 20)) {
 		t.Errorf("certificate %d serves after the supervisor's death", n)
 	}
+	cert, key = a.pair(t, 500, 24*time.Hour)
+	a.put(t, cert, key)
+	fresh, stay = a.storm(4, address, false), a.storm(4, address, true)
+	stay.more(t, 20)
+	must(t, socket, []string{"upgrade"}, "serves")
+	fresh.more(t, 20)
+	stay.more(t, 20)
+	fresh.end(t)
+	stay.end(t)
+	if n := a.serial(t, address); n != 500 {
+		t.Errorf("certificate %d serves after the upgrade", n)
+	}
 }
 
 // TestTLSRefusedAtStart: with the reason and the status for a setting that is wrong.

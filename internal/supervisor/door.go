@@ -114,16 +114,27 @@ func sameCertificates(a, b map[string]ipc.Certificate) bool {
 	return len(a) == len(b)
 }
 
-// spoken says what is spoken on each of p's sockets.
-func (p *pool) spoken() (all []ipc.Socket) {
+// spoken says what is spoken on each of p's sockets. It fails where that, or tokens, are not there
+// though settings want them: better no worker than one that asks for nothing.
+func (p *pool) spoken() (all []ipc.Socket, err error) {
+	d := &p.gen.door
+	for class := range p.gen.cfg.Auth.Files() {
+		if len(d.Tokens[class]) == 0 {
+			return nil, fmt.Errorf("generation %d: its tokens of the class %s are gone", p.gen.number, class)
+		}
+	}
 	for _, sock := range p.sockets {
 		spoken := ipc.Socket{Proxy: sock.from.Proxy}
-		if c, ok := p.gen.door.Certificates[sock.from.String()]; ok {
+		if sock.from.Cert != "" {
+			c, ok := d.Certificates[sock.from.String()]
+			if !ok {
+				return nil, fmt.Errorf("generation %d: its certificate for %s is gone", p.gen.number, sock.from.Plain())
+			}
 			spoken.TLS = &c
 		}
 		all = append(all, spoken)
 	}
-	return all
+	return all, nil
 }
 
 // warnOpen tells of inherited sockets that other machines reach without a token: of other

@@ -120,9 +120,13 @@ func (p *pool) manifestOf(models []ipc.ModelFile, unloaded []ipc.UnloadedModel) 
 	if err != nil {
 		return -1, fmt.Errorf("encode the configuration for workers: %w", err)
 	}
+	sockets, err := p.spoken()
+	if err != nil {
+		return -1, err
+	}
 	data, err := json.Marshal(ipc.Manifest{
 		Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: models, Unloaded: unloaded, Outlives: p.outlives,
-		Sockets: p.spoken(), Tokens: p.gen.door.Tokens, Seed: p.gen.door.Seed,
+		Sockets: sockets, Tokens: p.gen.door.Tokens, Seed: p.gen.door.Seed,
 	})
 	if err != nil {
 		return -1, fmt.Errorf("encode the manifest: %w", err)

@@ -13,8 +13,11 @@ import (
 
 // speak makes l, on the socket of that index, speak what the manifest says.
 func (w *worker) speak(l *accept.Listener, index int) error {
-	if index >= len(w.manifest.Sockets) {
+	if len(w.manifest.Sockets) == 0 { // of a supervisor that knows of no TLS
 		return nil
+	}
+	if index >= len(w.manifest.Sockets) {
+		return fmt.Errorf("listening socket %d: the manifest says nothing of it", index)
 	}
 	spoken := w.manifest.Sockets[index]
 	if spoken.Proxy {

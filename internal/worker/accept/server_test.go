@@ -180,6 +180,9 @@ func (w *testWorker) end() {
 	for _, l := range w.pool.listeners {
 		l.Stop()
 	}
+	for _, a := range w.pool.adopters { // Shutdown knows nothing of one that is not served yet
+		a.Stop()
+	}
 	w.pool.CloseAdopted()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

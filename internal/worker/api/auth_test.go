@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"net"
@@ -219,4 +220,32 @@ func FuzzForwarded(f *testing.F) {
 			t.Errorf("%q: %d hops", xff, n)
 		}
 	})
+}
+
+// TestDocumentsOfTokens: the document says which paths ask for one, and the pages have a field for it,
+// where any does.
+func TestDocumentsOfTokens(t *testing.T) {
+	guarded := newAPI(t, Options{Tokens: map[string][][]byte{ipc.ClassInfer: digested("infer")}})
+	doc := document(t, guarded)
+	if err := doc.Validate(context.Background()); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]bool{"/predict": true, "/v2": true, "/livez": false, "/docs": false, "/v2/repository/index": false} {
+		for method, o := range doc.Paths.Value(path).Operations() {
+			if got := o.Security != nil; got != want {
+				t.Errorf("%s %s asks for a token: %v", method, path, got)
+			}
+		}
+	}
+	if document(t, newAPI(t, Options{})).Components.SecuritySchemes != nil {
+		t.Error("a token is described where none is asked for")
+	}
+	for _, path := range []string{"/", "/docs"} {
+		isWellFormed(t, get(guarded, path))
+		for a, want := range map[*API]bool{guarded: true, newAPI(t, Options{}): false} {
+			if got := strings.Contains(string(get(a, path).Body()), `id="token" type="password"`); got != want {
+				t.Errorf("%s has a field for a token: %v", path, got)
+			}
+		}
+	}
 }
