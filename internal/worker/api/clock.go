@@ -209,7 +209,9 @@ func (a *API) lateAnswer(c *call) []byte {
 	return []byte(r.String())
 }
 
-// run runs m under a permit, with x's outputs, for a request that began at start.
+// run runs m under a permit, with x's outputs, for a request that began at start. It
+// returns when the run has ended, also where the client was answered before: until then ctx,
+// its body and x belong to the run, which may read large inputs where they lie in the body.
 func (a *API) run(ctx *fasthttp.RequestCtx, m *repository.Model, start int64, x *exchange, in []inference.Tensor) (err error) {
 	x.asked = now()
 	if x.batch, err = batch(m, in); err != nil {
