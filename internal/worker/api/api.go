@@ -69,6 +69,7 @@ type API struct {
 	page          page
 	limits        ServerOptions // of the server; zero without one
 	documents     func() *documents
+	abandoned     abandoned // by large requests: see tidy
 }
 
 // exchange is what one request needs while it is served.
@@ -165,6 +166,7 @@ func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool) {
 	if a.Closing() { // asked last: what took long is answered like what came late
 		ctx.SetConnectionClose()
 	}
+	a.abandon(cap(ctx.Request.Body()))
 	ctx.Request.ReleaseBody(keepBytes)
 	if !*counted {
 		a.Answered(ctx.Response.StatusCode(), time.Duration(now()-start))

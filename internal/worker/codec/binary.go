@@ -77,6 +77,7 @@ func (r *InferRequest) takeTexts(t *inference.Tensor, data []byte, n int64) bool
 	if err := t.Reset(inference.Bytes, in.shape); err != nil {
 		return s.fail(in.shapeAt, err.Error())
 	}
+	t.ReserveText(int(n), len(data)-int(n)*lengthBytes)
 	at := 0
 	for k := range int(n) {
 		if len(data)-at < lengthBytes {
