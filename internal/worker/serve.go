@@ -38,7 +38,7 @@ func (w *worker) serve(ctx context.Context) error {
 	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)
 	}
-	defer alongside(w.reportMemory)()
+	defer alongside(w.keepMemory)()
 	if !w.held {
 		w.release()
 	}

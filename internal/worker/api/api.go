@@ -94,6 +94,7 @@ type API struct {
 	limits    ServerOptions // of the server; zero without one
 	guard     *guard        // nil: nobody is asked for a token
 	view      atomic.Pointer[view]
+	abandoned abandoned // by large requests: see tidy
 }
 
 // view is what follows from the models that are served, made once for each set of them.
@@ -223,6 +224,7 @@ func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool, reade
 		ctx.SetConnectionClose()
 	}
 	a.Models.Leave(reader)
+	a.abandon(cap(ctx.Request.Body()))
 	ctx.Request.ReleaseBody(keepBytes)
 	if !*counted {
 		a.Answered(ctx.Response.StatusCode(), time.Duration(now()-start))

@@ -26,7 +26,7 @@ var (
 	errUnusable = errors.New("the model does not answer POST /predict")
 	errLength   = errors.New("Content-Length: missing, so that the body is empty")
 	errEncoding = errors.New("Content-Encoding: only gzip, deflate and identity are supported")
-	errBinary   = errors.New("Inference-Header-Content-Length: POST /predict takes JSON only: use POST /v2/models/…/infer for binary tensor data")
+	errBinary   = errors.New("Inference-Header-Content-Length: this path takes JSON only: use POST /v2/models/…/infer for binary tensor data")
 	errSupport  = errors.New("not supported")
 	errControl  = errors.New("model control is off")
 	errRequest  = errors.New("request")
