@@ -38,7 +38,7 @@ func TestBodyStaysUntilTheRunEnds(t *testing.T) {
 	}
 	t.Cleanup(models.Close)
 	st := &station{t: t, permits: admission.New(admission.Options{Limit: 2})}
-	st.api = New(Options{Models: models, Permits: st.permits, RequestTimeout: limit})
+	st.api = New(Options{Models: models, Permits: st.permits, Runners: 2, RequestTimeout: limit})
 	st.serve("tcp")
 	ctx, cancel := context.WithCancel(context.Background())
 	var watch sync.WaitGroup
