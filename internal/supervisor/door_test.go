@@ -36,15 +36,15 @@ func TestNoDoorNoWorker(t *testing.T) {
 
 // TestSeeds: sessions go on as long as the certificates are the same.
 func TestSeeds(t *testing.T) {
-	make := func(key string, old *generation) *generation {
+	next := func(key string, old *generation) *generation {
 		g := &generation{door: ipc.Door{Certificates: map[string]ipc.Certificate{"a": {Key: []byte(key)}}}}
 		if err := g.reseed(old); err != nil {
 			t.Fatal(err)
 		}
 		return g
 	}
-	first := make("x", nil)
-	if len(first.door.Seed) != seedBytes || string(make("x", first).door.Seed) != string(first.door.Seed) || string(make("y", first).door.Seed) == string(first.door.Seed) {
+	first := next("x", nil)
+	if len(first.door.Seed) != seedBytes || string(next("x", first).door.Seed) != string(first.door.Seed) || string(next("y", first).door.Seed) == string(first.door.Seed) {
 		t.Error("seeds do not follow the certificates")
 	}
 }

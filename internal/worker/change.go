@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"preforkd/internal/inference/repository"
@@ -25,12 +26,21 @@ type change struct {
 	pending *repository.Pending
 	set     *ipc.ModelSet
 
-	retiring sync.WaitGroup // of what is served no more, and still in use
+	asked, dropped atomic.Uint64  // the highest number that was to be prepared, and to be dropped
+	beside         sync.WaitGroup // what loads, and what waits to free
+}
+
+// over tells whether nobody waits for change n any more.
+func (c *change) over(ctx context.Context, n uint64) bool {
+	return ctx.Err() != nil || n < c.asked.Load() || n <= c.dropped.Load()
 }
 
 // loadNice is the priority of the thread that loads and tries models beside what is served:
 // where requests want the core it gets a tenth of it (sched(7)).
 const loadNice = 10
+
+// errOver is of a change that nobody waits for any more.
+var errOver = errors.New("this change of models was given up")
 
 // prepare loads what a change adds. What it replaces is served meanwhile.
 func (w *worker) prepare(ctx context.Context, body json.RawMessage) (any, error) {
@@ -42,23 +52,28 @@ func (w *worker) prepare(ctx context.Context, body json.RawMessage) (any, error)
 	if err != nil {
 		return nil, err
 	}
+	w.change.asked.Store(max(w.change.asked.Load(), c.Number))
 	done := make(chan error, 1)
-	go func() { // ends when the models have been loaded and tried; with it its thread, which stays slow
+	w.change.beside.Go(func() { // ends when the models have been loaded and tried; with it its thread, which stays slow
 		runtime.LockOSThread()
 		_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), loadNice) // else it is in the way a little
 		w.change.mu.Lock()
 		defer w.change.mu.Unlock()
+		if w.change.over(ctx, c.Number) {
+			done <- errOver
+			return
+		}
 		w.forget()
 		pending, err := w.loadAside(ctx, set)
-		if err == nil && ctx.Err() != nil { // nobody waits for it any more
+		if err == nil && w.change.over(ctx, c.Number) {
 			pending.Drop()
-			err = ctx.Err()
+			err = errOver
 		}
 		if err == nil {
 			w.change.number, w.change.pending, w.change.set = c.Number, pending, set
 		}
 		done <- err
-	}()
+	})
 	select {
 	case err := <-done:
 		return nil, err
@@ -133,6 +148,7 @@ func (w *worker) drop(_ context.Context, body json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.change.dropped.Store(max(w.change.dropped.Load(), number))
 	w.change.mu.Lock()
 	defer w.change.mu.Unlock()
 	if w.change.number == number {
@@ -174,7 +190,7 @@ func (w *worker) adopt() {
 	w.set.Store(w.change.set)
 	w.api.Changed()
 	w.change.number, w.change.pending, w.change.set, w.watched.fresh = 0, nil, nil, nil
-	w.change.retiring.Go(retire) // ends when the requests that were under way have been answered
+	w.change.beside.Go(retire) // ends when the requests that were under way have been answered
 }
 
 // forget frees what is pending, if anything is. The caller holds w.change.mu.
