@@ -72,7 +72,7 @@ func complete(t testing.TB) *worker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		w.change.retiring.Wait()
+		w.change.beside.Wait()
 		w.models.Close()
 		if err := w.engine.Close(); err != nil {
 			t.Error(err)
