@@ -285,8 +285,8 @@ func (s *Supervisor) fits(ch *changing, p *pool, workers int, bytes uint64) erro
 }
 
 // trialNice is the priority of a process that tries models: where others want the core it gets
-// a tenth of it (sched(7)).
-const trialNice = 10
+// a seventieth of it (sched(7)).
+const trialNice = 19
 
 // tryModels starts a process that loads models of p and nothing else, and serves nobody.
 func (s *Supervisor) tryModels(ch *changing, p *pool, models []ipc.ModelFile) error {

@@ -36,8 +36,8 @@ func (c *change) over(ctx context.Context, n uint64) bool {
 }
 
 // loadNice is the priority of the thread that loads and tries models beside what is served:
-// where requests want the core it gets a tenth of it (sched(7)).
-const loadNice = 10
+// where requests want the core it gets a seventieth of it (sched(7)).
+const loadNice = 19
 
 // errOver is of a change that nobody waits for any more.
 var errOver = errors.New("this change of models was given up")
