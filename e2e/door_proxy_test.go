@@ -69,17 +69,27 @@ func TestProxyProtocol(t *testing.T) {
 		}
 		all = append(all, p)
 	}
-	if !strings.Contains(s.LogText(), "client=203.0.113.7 ") {
+	const client = "client=203.0.113.7 "
+	named := func(pids []int) bool { // by one of these workers
+		for line := range strings.Lines(s.LogText()) {
+			for _, pid := range pids {
+				if strings.Contains(line, fmt.Sprintf("pid=%d ", pid)) && strings.Contains(line, client) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	if err := testkit.Await(func() bool { return named(s.Workers()) }); err != nil {
 		t.Errorf("the client of the header is not in the log: %s", s.LogText())
 	}
-	before := strings.Count(s.LogText(), "client=203.0.113.7 ")
 	must(t, socket, []string{"reload"}, "serves")
 	for _, p := range all {
 		if status, err := p.ask(getServer); err != nil || status != 401 {
 			t.Errorf("after the reload: %d, %v", status, err)
 		}
 	}
-	if strings.Count(s.LogText(), "client=203.0.113.7 ") == before {
+	if err := testkit.Await(func() bool { return named(s.Workers()) }); err != nil { // these are others
 		t.Error("a connection that moved has lost its client")
 	}
 	for _, bad := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "PROXY nonsense\r\n\r\n"} {

@@ -123,7 +123,7 @@ func nowhere(t *testing.T, s *testkit.Service, secrets ...string) {
 			}
 		}
 	}
-	if !strings.Contains(s.LogText(), "request denied") {
+	if err := testkit.Await(func() bool { return strings.Contains(s.LogText(), "request denied") }); err != nil {
 		t.Error("the log does not tell of refused requests")
 	}
 }
