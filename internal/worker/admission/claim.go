@@ -64,10 +64,14 @@ func (p *Permits) admits(c *Claim) error {
 	case o.MaxBytes > 0 && p.waiting > 0 && p.bytes+c.Bytes > o.MaxBytes: // one may always wait
 		return ErrHeavy
 	}
+	// A quarter more, since costs vary: who is let in only just, and then not answered in
+	// time, has taken the time of somebody who would have been.
 	switch expected := p.expected(); {
-	case expected > c.Wait:
+	case expected+expected/4+c.Cost > c.Wait:
 		return ErrLate
-	case o.MaxWait > 0 && expected > o.MaxWait && p.waiting > 0: // one may always wait
+	case p.waiting == 0: // one may always wait
+		return nil
+	case o.MaxWait > 0 && expected > o.MaxWait, p.patience.exceeded(expected):
 		return ErrSlow
 	}
 	return nil
@@ -100,6 +104,7 @@ func (p *Permits) Drop(l Place, sure func(who any) bool) bool {
 		return false
 	}
 	p.remove(w)
+	p.patience.left(time.Since(w.since))
 	w.granted <- gone // has room
 	return true
 }

@@ -46,9 +46,10 @@ func TestBounds(t *testing.T) {
 		"one large":         {Options{MaxBytes: 10}, Claim{}, nil, Claim{Wait: wait, Bytes: 50}, nil},
 		"too long":          {Options{MaxWait: time.Second}, Claim{Cost: 600 * time.Millisecond}, []Claim{{Wait: wait, Cost: 600 * time.Millisecond}}, Claim{Wait: wait}, ErrSlow},
 		"long enough":       {Options{MaxWait: time.Second}, Claim{Cost: 400 * time.Millisecond}, []Claim{{Wait: wait, Cost: 600 * time.Millisecond}}, Claim{Wait: wait}, nil},
-		"one slow":          {Options{MaxWait: time.Second}, Claim{Cost: time.Hour / 60}, nil, Claim{Wait: wait}, nil},
+		"one slow":          {Options{MaxWait: time.Second}, Claim{Cost: 40 * time.Second}, nil, Claim{Wait: wait}, nil},
 		"later than wanted": {Options{}, Claim{Cost: time.Second}, nil, Claim{Wait: 999 * time.Millisecond}, ErrLate},
-		"just in time":      {Options{}, Claim{Cost: time.Second}, nil, Claim{Wait: time.Second}, nil},
+		"just in time":      {Options{}, Claim{Cost: 800 * time.Millisecond}, nil, Claim{Wait: time.Second}, nil},
+		"not quite":         {Options{}, Claim{Cost: 800 * time.Millisecond}, nil, Claim{Wait: time.Second, Cost: time.Millisecond}, ErrLate},
 		"no patience":       {Options{}, Claim{}, nil, Claim{}, ErrTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -156,4 +157,86 @@ func TestDrop(t *testing.T) {
 			t.Errorf("observed %v, want %v", seen, want)
 		}
 	})
+}
+
+// TestPatience: when many leave the line it is kept to half of what they waited for, for as
+// long as that may be believed; a few who leave, or who come back for more, change nothing.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const cost, patient = 10 * time.Millisecond, time.Second
+		p := New(Options{Limit: 1})
+		held, err := p.Acquire(Claim{Cost: cost})
+		if err != nil {
+			t.Fatal(err)
+		}
+		admitted := func() (n int) { // how many the line takes, who then leave after patient
+			var results []chan error
+			for {
+				result := make(chan error, 1)
+				go func() {
+					_, err := p.Acquire(Claim{Wait: time.Minute, Cost: cost, Who: "somebody"})
+					result <- err
+				}()
+				synctest.Wait()
+				select {
+				case err := <-result:
+					if !errors.Is(err, ErrSlow) {
+						t.Fatal(err)
+					}
+				default:
+					if results = append(results, result); len(results) < 300 {
+						continue
+					}
+				}
+				break
+			}
+			time.Sleep(patient)
+			for _, l := range p.Line(nil) {
+				p.Drop(l, func(any) bool { return true })
+			}
+			for _, r := range results {
+				if err := <-r; !errors.Is(err, ErrGone) {
+					t.Fatal(err)
+				}
+			}
+			return len(results)
+		}
+		if n := admitted(); n != 300 {
+			t.Errorf("before anybody left %d may wait", n)
+		}
+		for range 3 {
+			if n := admitted(); n < 48 || n > 52 { // half a second's worth
+				t.Errorf("%d may wait", n)
+			}
+		}
+		time.Sleep(patienceHolds + time.Millisecond)
+		if n := admitted(); n != 300 {
+			t.Errorf("long afterwards %d may wait", n)
+		}
+		p.Release(held)
+	})
+	var few patience
+	for range 1000 {
+		few.left(time.Millisecond)
+		for range leaverWeight {
+			few.stayed()
+		}
+	}
+	if few.exceeded(time.Hour) {
+		t.Error("few who leave shorten the line")
+	}
+}
+
+// TestPatienceFollows those who left last.
+func TestPatienceFollows(t *testing.T) {
+	var p patience
+	for range 100 {
+		p.left(10 * time.Second)
+	}
+	for range 100 {
+		p.left(time.Second)
+	}
+	if !p.exceeded(501*time.Millisecond) || p.exceeded(499*time.Millisecond) {
+		t.Errorf("patience %v", p.wait)
+	}
 }

@@ -23,6 +23,7 @@ type Permits struct {
 	waiting     int
 	bytes       int64   // of those who wait
 	spare       *waiter // waiters for the next who wait, linked by next
+	patience    patience
 }
 
 // waiter is one place in the line.
@@ -30,6 +31,7 @@ type waiter struct {
 	claim      Claim
 	prev, next *waiter
 	inLine     bool
+	since      time.Time
 	turn       uint64      // how often it was used
 	granted    chan Permit // holds the permit once it is this waiter's, or refusal or gone
 	timer      *time.Timer
@@ -106,6 +108,7 @@ func (p *Permits) Release(permit Permit) {
 	p.costs[permit] = 0
 	if w := p.first; w != nil {
 		p.remove(w)
+		p.patience.stayed()
 		p.grant(permit, w.claim.Cost)
 		w.granted <- permit // has room: a waiter is granted once
 		return
@@ -180,7 +183,7 @@ func (p *Permits) enqueue(c Claim) *waiter {
 	} else {
 		w = &waiter{granted: make(chan Permit, 1), timer: time.NewTimer(c.Wait)}
 	}
-	w.claim, w.inLine = c, true
+	w.claim, w.inLine, w.since = c, true, time.Now()
 	w.turn++
 	if w.prev = p.last; p.last != nil {
 		p.last.next = w

@@ -146,9 +146,10 @@ func (a *API) refused(x *exchange, err error) error {
 	case errors.Is(err, admission.ErrHeavy):
 		return say("the requests that wait hold as many bytes as they may (queue.max_bytes)")
 	case errors.Is(err, admission.ErrSlow):
-		return say("a request would wait for %s, which is longer than it may (queue.max_wait)", wait)
+		return say("a request would wait for %s, which is longer than it may (queue.max_wait) or than clients have waited lately", wait)
 	case errors.Is(err, admission.ErrLate):
-		return say("a request would wait for %s, which is longer than %s (%s)", wait, x.limit.Duration, x.limit.of)
+		return say("a request would wait for %s and then take %s, which is too long for %s (%s)",
+			wait, x.state.Expect().Round(time.Millisecond), x.limit.Duration, x.limit.of)
 	}
 	return err
 }

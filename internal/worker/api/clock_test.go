@@ -342,7 +342,7 @@ func TestRunsThatEndAsTheirTimeDoes(t *testing.T) {
 		time.Sleep(limit + time.Duration(turn.Add(1)%12-3)*time.Millisecond)
 		return nil
 	})
-	c, fine, late := st.dial(), int64(0), int64(0)
+	c, fine, late, refused := st.dial(), int64(0), int64(0), int64(0)
 	for range 60 {
 		c.send(t, slow)
 		status, body, h := c.answer(t)
@@ -351,6 +351,8 @@ func TestRunsThatEndAsTheirTimeDoes(t *testing.T) {
 			fine++
 		case status == 504 && (errorText(t, body) == lateText || strings.HasPrefix(errorText(t, body), "no inference could start within")): // behind the one before
 			late++
+		case status == 503 && strings.Contains(errorText(t, body), "which is too long for 40ms (timeouts.request)"): // likewise
+			refused++
 		default:
 			t.Errorf("%d %s", status, body)
 		}
@@ -359,7 +361,7 @@ func TestRunsThatEndAsTheirTimeDoes(t *testing.T) {
 			c = st.dial()
 		}
 	}
-	st.quiet(map[int]int64{200: fine, 504: late})
+	st.quiet(map[int]int64{200: fine, 504: late, 503: refused})
 }
 
 // TestClientsThatLeave before their answer harm nobody.

@@ -290,10 +290,10 @@ func TestRefusals(t *testing.T) {
 	}{
 		"number":   {admission.Options{MaxWaiting: 1}, "", "", "as many requests wait as may (queue.max_requests)", RefusedFull},
 		"bytes":    {admission.Options{MaxBytes: 100}, "", "", "hold as many bytes as they may (queue.max_bytes)", RefusedFull},
-		"time":     {admission.Options{MaxWait: time.Second}, "", "", "longer than it may (queue.max_wait)", RefusedSlow},
-		"deadline": {admission.Options{}, "X-Request-Timeout: 3s\r\n", "", "longer than 3s (X-Request-Timeout)", RefusedLate},
-		"envoy":    {admission.Options{}, "x-envoy-expected-rq-timeout-ms: 3000\r\n", "", "longer than 3s (X-Envoy-Expected-Rq-Timeout-Ms)", RefusedLate},
-		"protocol": {admission.Options{}, "", `,"parameters":{"x":{"timeout":1},"timeout":3000000}`, "longer than 3s (parameters.timeout)", RefusedLate},
+		"time":     {admission.Options{MaxWait: time.Second}, "", "", "longer than it may (queue.max_wait) or than clients have waited lately", RefusedSlow},
+		"deadline": {admission.Options{}, "X-Request-Timeout: 3s\r\n", "", "too long for 3s (X-Request-Timeout)", RefusedLate},
+		"envoy":    {admission.Options{}, "x-envoy-expected-rq-timeout-ms: 3000\r\n", "", "too long for 3s (X-Envoy-Expected-Rq-Timeout-Ms)", RefusedLate},
+		"protocol": {admission.Options{}, "", `,"parameters":{"x":{"timeout":1},"timeout":3000000}`, "too long for 3s (parameters.timeout)", RefusedLate},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.options.Limit = 1
