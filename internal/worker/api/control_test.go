@@ -48,3 +48,16 @@ func TestControl(t *testing.T) {
 		}
 	}
 }
+
+// TestControlIsDescribed as what it is: refused, or not.
+func TestControlIsDescribed(t *testing.T) {
+	for _, o := range []Options{{}, {ControlSetting: "explicit", Control: func(ipc.ModelOrder) error { return nil }}} {
+		allowed := o.Control != nil
+		c := dial(t, serve(t, newAPI(t, o), limits))
+		c.send(t, "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+		status, body, _ := c.answer(t)
+		if status != 200 || strings.Contains(body, changes.summary) != allowed || strings.Contains(body, operations[control].summary) == allowed {
+			t.Errorf("%d, allowed %v: %.300s", status, allowed, body)
+		}
+	}
+}

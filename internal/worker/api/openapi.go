@@ -85,6 +85,9 @@ func (a *API) describe() *documents {
 func (a *API) operations() (list []documented) {
 	for e := range operations {
 		o := &operations[e]
+		if endpoint(e) == control && a.Control != nil {
+			o = &changes
+		}
 		method := "get"
 		if endpoints[e].allow == postOnly {
 			method = "post"

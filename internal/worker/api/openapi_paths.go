@@ -36,6 +36,12 @@ func (o *operation) takes(m *repository.Model) bool { return o.only == nil || o.
 
 func predicts(m *repository.Model) bool { return m.Predict.Err == nil }
 
+// changes takes the place of operations[control] where models.control allows it.
+var changes = operation{
+	tag: tagV2, summary: "Load the model from the model directory into every worker, or unload it",
+	paths: []string{"/v2/repository/models/{model}/load", "/v2/repository/models/{model}/unload"},
+}
+
 // operations are by endpoint, as endpoints are.
 var operations = [...]operation{
 	root: {tag: tagAbout, summary: "A page for people", paths: []string{"/"}, html: true},
@@ -66,7 +72,7 @@ var operations = [...]operation{
 		answer: indexSchema, answerName: "index",
 	},
 	control: {
-		tag: tagV2, summary: "Refused: models change with the model directory", status: fasthttp.StatusForbidden,
+		tag: tagV2, summary: "Refused: models change with the model directory, or by preforkd models", status: fasthttp.StatusForbidden,
 		paths: []string{"/v2/repository/models/{model}/load", "/v2/repository/models/{model}/unload"},
 	},
 	systemMemory: {tag: tagV2, summary: "Not implemented", status: fasthttp.StatusNotImplemented, paths: []string{"/v2/systemsharedmemory/status"}},
