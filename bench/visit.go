@@ -31,6 +31,8 @@ type visit struct {
 	// CPU times are per request, over all that ended in the window.
 	Server time.Duration `json:"server_cpu_ns"`
 	Client time.Duration `json:"client_cpu_ns"`
+	Ended  uint64        `json:"ended"` // how many those were
+	Window time.Duration `json:"window_ns"`
 	// Others is the share of the machine's cores that neither the peer nor the client
 	// used, as far as it was used.
 	Others float64       `json:"others"`
@@ -165,10 +167,12 @@ func (v *visit) measure(ctx context.Context, g *load.Generator, server *proc.Pro
 	if err != nil {
 		return err
 	}
-	n := time.Duration(max(after.requests-before.requests, 1))
+	v.Ended = after.requests - before.requests
+	n := time.Duration(max(v.Ended, 1))
 	v.Server, v.Client = (after.server-before.server)/n, (after.client-before.client)/n
 	others := after.system - before.system - n*(v.Server+v.Client)
-	v.Others = max(others.Seconds()/(after.at.Sub(before.at).Seconds()*float64(runtime.NumCPU())), 0)
+	v.Window = after.at.Sub(before.at)
+	v.Others = max(others.Seconds()/(v.Window.Seconds()*float64(runtime.NumCPU())), 0)
 	return nil
 }
 
@@ -208,8 +212,13 @@ func (e *engineCall) micros() float64 { return float64(e.CPU) / float64(e.Calls)
 
 // engine measures the bare engine call of a model for as long as a peer.
 func (l *lab) engine(ctx context.Context, model string) (*engineCall, error) {
-	text, err := l.output(ctx, l.bin("engine"), "-library", l.library, "-duration", l.duration.String(),
-		"-model", filepath.Join(l.root, "models", model, "1", "model.onnx"))
+	return l.engineRows(ctx, filepath.Join(l.root, "models", model), 1, l.duration)
+}
+
+// engineRows measures calls of so many rows of the model in a folder.
+func (l *lab) engineRows(ctx context.Context, dir string, rows int, d time.Duration) (*engineCall, error) {
+	text, err := l.output(ctx, l.bin("engine"), "-library", l.library, "-duration", d.String(), "-rows", strconv.Itoa(rows),
+		"-model", filepath.Join(dir, "1", "model.onnx"))
 	if err != nil {
 		return nil, err
 	}

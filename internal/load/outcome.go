@@ -139,6 +139,9 @@ func (c *client) answered(a *answer, at time.Duration, measured, replaced bool) 
 		c.rec.closes.Announced++
 	}
 	if !g.expected(a.status) {
+		if measured {
+			c.rec.other.Record(now - at)
+		}
 		c.fail(outcome{class: Status, status: a.status, err: statusError(a.status), measured: measured, replaced: replaced})
 		return
 	}

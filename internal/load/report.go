@@ -20,6 +20,7 @@ type Report struct {
 
 	Latency   Summary    `json:"latency"` // of answers
 	Histogram *Histogram `json:"-"`       // what Latency sums up
+	Other     Summary    `json:"other"`   // as Latency, of whole answers of another status
 	// Gap is the longest time without an answer, the measured time's ends included;
 	// GapEnd is when it ended, from Start.
 	Gap    time.Duration `json:"gap_ns"`
@@ -164,13 +165,15 @@ func (g *Generator) report() *Report {
 	}
 	l.mindGap(end)
 	r.Gap, r.GapEnd = time.Duration(l.gap.Load()), time.Duration(l.gapEnd.Load())-g.o.Warmup
+	other := &Histogram{}
 	for _, c := range g.clients {
 		c.rec.addTo(r)
+		other.Merge(&c.rec.other)
 		end = max(end, c.rec.last)
 	}
 	r.Elapsed = end - g.o.Warmup
 	r.Requests = r.Answers + r.Failures.Total() + r.Abandoned
-	r.Latency = r.Histogram.Summary()
+	r.Latency, r.Other = r.Histogram.Summary(), other.Summary()
 	if g.arrivals != nil {
 		r.Queue = g.arrivals.finish(g.ends())
 	}
