@@ -201,7 +201,10 @@ func (l *lab) crowd(ctx context.Context, c crowded, dir string, millis float64) 
 			return nil, err
 		}
 		open := closed
-		open.Conns, open.Rate, open.Poisson = crowd, overloaded*r.Capacity[0], true
+		// Where others slowed the closed loop down its answers are too few: what two cores could
+		// do is asked of the service then, so that it has too much in any case.
+		most := max(r.Capacity[0], float64(min(workersEach, runtime.NumCPU()))/v.Server.Seconds())
+		open.Conns, open.Rate, open.Poisson = crowd, overloaded*most, true
 		open.Timeout, open.Trace, open.KeepFailures = patience, true, -1
 		open.Warmup, open.Duration = of(&l.options, 5*time.Second, 2*time.Second), of(&l.options, 15*time.Second, 5*time.Second)
 		if c.header != "" {
@@ -238,8 +241,9 @@ func (l *lab) loaded(ctx context.Context, s *standing, o load.Options) (*visit, 
 	if err := v.measure(ctx, g, s.server); err != nil {
 		return nil, err
 	}
-	// With a short queue.max_wait even few clients may be too many for a moment.
-	if failed := v.Report.Failures.Total() - v.Report.Failures[load.Status]; o.Rate == 0 && failed > 0 || v.Report.Answers == 0 {
+	// A closed loop measures a capacity, so it needs answers; though with a short queue.max_wait
+	// even few clients may be too many for a moment. In an overload nobody may get one.
+	if failed := v.Report.Failures.Total() - v.Report.Failures[load.Status]; o.Rate == 0 && (failed > 0 || v.Report.Answers == 0) {
 		return nil, fmt.Errorf("requests failed:\n%v", v.Report)
 	}
 	return v, nil
@@ -358,7 +362,7 @@ func (g *goodputs) notes(l *lab) []string {
 	notes := []string{
 		fmt.Sprintf("%s is %d layers of %d×%d at %d positions; a peer spins for the CPU time of a call of the engine alone", heavyModel,
 			g.Model.Layers, g.Model.Width, g.Model.Width, g.Model.Positions),
-		fmt.Sprintf("capacity: the mean of two closed loops of %d clients, before and after the overload of the same service; arrivals are Poisson's, as many as %v × the first of them", capacityConns, overloaded),
+		fmt.Sprintf("capacity: the mean of two closed loops of %d clients, before and after the overload of the same service; arrivals are Poisson's, as many as %v × the first of them, or × what as many cores as workers could do at its CPU time of an answer, if that is more", capacityConns, overloaded),
 		"good: status 200 within the second, counted from when the request was due; refused: status 503; the warm-up of 5 s does not count, except in preforkd's own counters (the last seven columns)",
 		"by CPU time: good answers by those for which the server's CPU time and the cores' idle time in the overload were enough, at the CPU time of an answer at capacity: what other processes take from the machine is not in it",
 		"the load has one thread (GOMAXPROCS 1) and takes its share of the two cores, also from the services",
