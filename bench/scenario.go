@@ -29,6 +29,9 @@ func init() { // not a literal: runners print the names of all
 		{"operate-others", "uvicorn and node under preforkd, and under gunicorn and pm2: who notices reloads", true, operateOthers},
 		{"upgrade", "upgrades, bad programs and deaths of the supervisor under load: who notices", true, upgradeAll},
 		{"inference", "what inference costs in binary form and in JSON, of digits, an image and a quantised model", true, inferences},
+		{"overload-batch", "what joining requests gains a model that is bound by its weights, and costs one that is not", true, overloadBatch},
+		{"overload-goodput", "twice the capacity from 4,096 clients that give up after a second: how many get an answer", true, overloadGoodput},
+		{"overload-bystander", "slow, large, broken and huge requests: does somebody who asks for /healthz notice", true, overloadBystander},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

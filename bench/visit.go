@@ -31,6 +31,9 @@ type visit struct {
 	// CPU times are per request, over all that ended in the window.
 	Server time.Duration `json:"server_cpu_ns"`
 	Client time.Duration `json:"client_cpu_ns"`
+	Ended  uint64        `json:"ended"` // how many those were
+	Window time.Duration `json:"window_ns"`
+	Idle   time.Duration `json:"idle_ns"` // of all cores
 	// Others is the share of the machine's cores that neither the peer nor the client
 	// used, as far as it was used.
 	Others float64       `json:"others"`
@@ -124,6 +127,7 @@ type reading struct {
 	at                     time.Time
 	requests               uint64
 	server, client, system time.Duration
+	idle                   time.Duration // of all cores
 }
 
 func read(g *load.Generator, server *proc.Proc) (r reading, err error) {
@@ -132,7 +136,7 @@ func read(g *load.Generator, server *proc.Proc) (r reading, err error) {
 	var errs [3]error
 	r.server, errs[0] = server.CPU()
 	r.client, errs[1] = proc.SelfCPU()
-	r.system, errs[2] = busy()
+	r.system, r.idle, errs[2] = busy()
 	return r, errors.Join(errs[:]...)
 }
 
@@ -165,34 +169,36 @@ func (v *visit) measure(ctx context.Context, g *load.Generator, server *proc.Pro
 	if err != nil {
 		return err
 	}
-	n := time.Duration(max(after.requests-before.requests, 1))
+	v.Ended = after.requests - before.requests
+	n := time.Duration(max(v.Ended, 1))
 	v.Server, v.Client = (after.server-before.server)/n, (after.client-before.client)/n
 	others := after.system - before.system - n*(v.Server+v.Client)
-	v.Others = max(others.Seconds()/(after.at.Sub(before.at).Seconds()*float64(runtime.NumCPU())), 0)
+	v.Idle = after.idle - before.idle
+	v.Window = after.at.Sub(before.at)
+	v.Others = max(others.Seconds()/(v.Window.Seconds()*float64(runtime.NumCPU())), 0)
 	return nil
 }
 
 // busy returns the CPU time that all processes have used, and what a hypervisor has
-// taken, since boot: proc_stat(5), in ticks of 10 ms.
-func busy() (time.Duration, error) {
+// taken, since boot, and the time in which the cores had nothing to do: proc_stat(5), in ticks of 10 ms.
+func busy() (used, idle time.Duration, err error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	line, _, _ := strings.Cut(string(text), "\n")
 	fields := strings.Fields(line) // cpu user nice system idle iowait irq softirq steal …
 	if len(fields) < 9 {
-		return 0, fmt.Errorf("/proc/stat begins with %q", line)
+		return 0, 0, fmt.Errorf("/proc/stat begins with %q", line)
 	}
-	var sum time.Duration
-	for _, i := range []int{1, 2, 3, 8} {
+	for i, into := range map[int]*time.Duration{1: &used, 2: &used, 3: &used, 4: &idle, 5: &idle, 8: &used} {
 		n, err := strconv.ParseInt(fields[i], 10, 64)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		sum += time.Duration(n) * 10 * time.Millisecond
+		*into += time.Duration(n) * 10 * time.Millisecond
 	}
-	return sum, nil
+	return used, idle, nil
 }
 
 // engineCall is one measurement of the bare engine call.
@@ -208,8 +214,13 @@ func (e *engineCall) micros() float64 { return float64(e.CPU) / float64(e.Calls)
 
 // engine measures the bare engine call of a model for as long as a peer.
 func (l *lab) engine(ctx context.Context, model string) (*engineCall, error) {
-	text, err := l.output(ctx, l.bin("engine"), "-library", l.library, "-duration", l.duration.String(),
-		"-model", filepath.Join(l.root, "models", model, "1", "model.onnx"))
+	return l.engineRows(ctx, filepath.Join(l.root, "models", model), 1, l.duration)
+}
+
+// engineRows measures calls of so many rows of the model in a folder.
+func (l *lab) engineRows(ctx context.Context, dir string, rows int, d time.Duration) (*engineCall, error) {
+	text, err := l.output(ctx, l.bin("engine"), "-library", l.library, "-duration", d.String(), "-rows", strconv.Itoa(rows),
+		"-model", filepath.Join(dir, "1", "model.onnx"))
 	if err != nil {
 		return nil, err
 	}

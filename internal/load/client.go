@@ -45,6 +45,7 @@ type record struct {
 	failures Counts
 	statuses map[int]uint64
 	latency  Histogram
+	others   map[int]*Histogram // of whole answers of other statuses
 	closes   Closes
 	trace    []Point
 	last     time.Duration // when its last measured request ended

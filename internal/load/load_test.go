@@ -291,3 +291,25 @@ func wait(t *testing.T, g *Generator, cond func(Progress) bool) {
 		t.Fatalf("%v: %+v", err, g.Progress())
 	}
 }
+
+// TestOtherStatusesAreTimed: by status, and apart from answers.
+func TestOtherStatusesAreTimed(t *testing.T) {
+	addr := serve(t, func(v *visit) {
+		for _, status := range []string{"200 OK", "503 Service Unavailable", "503 Service Unavailable", "504 Gateway Timeout"} {
+			if !v.request() {
+				return
+			}
+			v.say("HTTP/1.1 " + status + "\r\nContent-Length: 0\r\n\r\n")
+		}
+		v.request()
+	})
+	r := run(t, Options{Addr: addr, Keepalive: true, Requests: 4})
+	if r.Answers != 1 || r.Statuses[503] != 2 || r.Statuses[504] != 1 || len(r.Others) != 2 {
+		t.Fatalf("%v, %v", r, r.Others)
+	}
+	for _, status := range []int{503, 504} {
+		if o := r.Others[status]; o.P50 <= 0 || o.Max < o.P50 {
+			t.Errorf("%d: %+v", status, o)
+		}
+	}
+}

@@ -139,6 +139,9 @@ func (c *client) answered(a *answer, at time.Duration, measured, replaced bool) 
 		c.rec.closes.Announced++
 	}
 	if !g.expected(a.status) {
+		if measured {
+			c.rec.recordOther(a.status, now-at)
+		}
 		c.fail(outcome{class: Status, status: a.status, err: statusError(a.status), measured: measured, replaced: replaced})
 		return
 	}
@@ -163,6 +166,19 @@ func (c *client) answered(a *answer, at time.Duration, measured, replaced bool) 
 		c.rec.warm.Answers++
 	}
 	g.live.answered(now, measured)
+}
+
+// recordOther counts the latency of a whole answer of another status than expected.
+func (rec *record) recordOther(status int, took time.Duration) {
+	h := rec.others[status]
+	if h == nil {
+		if rec.others == nil {
+			rec.others = map[int]*Histogram{}
+		}
+		h = &Histogram{}
+		rec.others[status] = h
+	}
+	h.Record(took)
 }
 
 // statusError is the text of an unexpected status.

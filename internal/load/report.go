@@ -20,6 +20,8 @@ type Report struct {
 
 	Latency   Summary    `json:"latency"` // of answers
 	Histogram *Histogram `json:"-"`       // what Latency sums up
+	// Others are as Latency, of whole answers of other statuses, by status.
+	Others map[int]Summary `json:"others"`
 	// Gap is the longest time without an answer, the measured time's ends included;
 	// GapEnd is when it ended, from Start.
 	Gap    time.Duration `json:"gap_ns"`
@@ -164,13 +166,23 @@ func (g *Generator) report() *Report {
 	}
 	l.mindGap(end)
 	r.Gap, r.GapEnd = time.Duration(l.gap.Load()), time.Duration(l.gapEnd.Load())-g.o.Warmup
+	others := map[int]*Histogram{}
 	for _, c := range g.clients {
 		c.rec.addTo(r)
+		for status, h := range c.rec.others {
+			if others[status] == nil {
+				others[status] = &Histogram{}
+			}
+			others[status].Merge(h)
+		}
 		end = max(end, c.rec.last)
 	}
 	r.Elapsed = end - g.o.Warmup
 	r.Requests = r.Answers + r.Failures.Total() + r.Abandoned
-	r.Latency = r.Histogram.Summary()
+	r.Latency, r.Others = r.Histogram.Summary(), map[int]Summary{}
+	for status, h := range others {
+		r.Others[status] = h.Summary()
+	}
 	if g.arrivals != nil {
 		r.Queue = g.arrivals.finish(g.ends())
 	}
