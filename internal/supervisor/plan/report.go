@@ -20,8 +20,10 @@ type Input struct {
 	Shared  bool   `json:"weights_shared"` // workers have one copy of the weights
 	Pod     uint64 `json:"pod_bytes"`      // of main process and supervisor
 
-	Latency Time    `json:"latency_seconds"` // of one inference, with its request
-	CPU     Time    `json:"cpu_seconds"`     // of that, time of a core
+	// Latency is that of one inference with its request, CPU what it takes of a core's time.
+	Latency Time    `json:"latency_seconds"`
+	CPU     Time    `json:"cpu_seconds"`
+	Model   string  `json:"model,omitempty"` // whose these are; empty: given
 	Models  []Model `json:"models,omitempty"`
 
 	Target Time    `json:"target_p99_seconds"`
@@ -36,7 +38,6 @@ type Model struct {
 	Name    string `json:"name"`
 	Latency Time   `json:"latency_seconds"`
 	CPU     Time   `json:"cpu_seconds"`
-	Private uint64 `json:"private_bytes"` // of a worker that has no other model
 	Layer   string `json:"layer"`
 	Sample  string `json:"sample"` // what it was measured with
 }
@@ -137,13 +138,16 @@ func (in Input) peak(pods, workers int, shared bool) uint64 {
 func (in Input) layouts(workers int) (all []Layout) {
 	room := sizing.Room(in.Memory)
 	for pods := 1; pods <= workers; pods++ {
-		if workers%pods != 0 {
+		// A prime number divides into nothing but pods of one worker: two pods that have a
+		// worker more together stand beside them.
+		odd := pods == 2 && workers > 3 && prime(workers)
+		if workers%pods != 0 && !odd {
 			continue
 		}
-		l := Layout{Pods: pods, Workers: workers / pods}
+		l := Layout{Pods: pods, Workers: (workers + pods - 1) / pods}
 		l.Copies, l.OneCopy = in.peak(pods, l.Workers, false), in.peak(pods, l.Workers, true)
 		l.Needs = in.peak(pods, l.Workers, in.Shared)
-		l.Overhead = l.Needs - in.peak(1, workers, in.Shared)
+		l.Overhead = l.Needs - in.peak(1, pods*l.Workers, in.Shared)
 		if l.Fits = l.Needs <= room; !l.Fits {
 			l.Short = l.Needs - room
 		}
@@ -166,6 +170,15 @@ func (in Input) podRate(workers int, cores float64) float64 {
 }
 
 func (t Time) seconds() float64 { return time.Duration(t).Seconds() }
+
+func prime(n int) bool {
+	for d := 2; d*d <= n; d++ {
+		if n%d == 0 {
+			return false
+		}
+	}
+	return n > 1
+}
 
 func anyFits(all []Layout) bool {
 	for _, l := range all {
@@ -198,7 +211,7 @@ func (in Input) choose(all []Layout) (*Layout, string) {
 	}
 	for _, l := range fit {
 		if l.Pods > 1 {
-			return &l, fmt.Sprintf("the fewest pods of which one may die: a queue of %d workers waits less, and costs less, than several of fewer", l.Workers)
+			return &l, "the fewest pods of which one may die: workers behind one queue carry more, and need less memory, than the same number behind several"
 		}
 	}
 	l := fit[0]

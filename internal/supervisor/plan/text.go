@@ -23,7 +23,11 @@ func (r Report) Text(out io.Writer) error {
 	}
 	fmt.Fprintf(&b, "Worker:  %s, and %s of weights, %s; %s in common; %s for a pod's main process and supervisor (%s).\n",
 		sizing.Size(in.Own), sizing.Size(in.Weights), weights, sizing.Size(in.Common), sizing.Size(in.Pod), in.Source)
-	fmt.Fprintf(&b, "Request: %s, of which %s are CPU; wanted: p99 of %s", short(in.Latency), short(in.CPU), short(in.Target))
+	b.WriteString("Request: ")
+	if in.Model != "" {
+		fmt.Fprintf(&b, "%s: ", in.Model)
+	}
+	fmt.Fprintf(&b, "%s, and %s of a core's time; wanted: p99 of %s", short(in.Latency), short(in.CPU), short(in.Target))
 	if in.Rate > 0 {
 		fmt.Fprintf(&b, " at %s requests/s", number(in.Rate))
 	}
@@ -47,11 +51,11 @@ func (r Report) models(b *strings.Builder) {
 		fmt.Fprintf(b, "Layer:   %s (%s).\n", layer, layerWhy(layer))
 		return
 	}
-	b.WriteString("\nModels, each measured alone:\n")
+	b.WriteString("\nModels, each asked alone, one request after the other:\n")
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "  model\tlatency\tCPU\tworker\tlayer\tmeasured with")
+	fmt.Fprintln(w, "  model\tlatency\tCPU\tmeasured with\tlayer")
 	for _, m := range r.Input.Models {
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s (%s)\t%s\n", m.Name, short(m.Latency), short(m.CPU), sizing.Size(m.Private), m.Layer, layerWhy(m.Layer), m.Sample)
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s (%s)\n", m.Name, short(m.Latency), short(m.CPU), m.Sample, m.Layer, layerWhy(m.Layer))
 	}
 	_ = w.Flush() // into memory
 }
