@@ -18,7 +18,7 @@ func (r Report) Kubernetes(out io.Writer) error {
 	if r.Pods != nil && r.Pods.Safe > 0 {
 		replicas = r.Pods.Safe
 	}
-	cpu := int(math.Floor(r.Input.Cores / float64(l.Pods) * 1000))
+	cpu := int(math.Floor(r.Input.podCores(*l) * 1000))
 	memory := r.Input.limit(*l) >> 20
 	_, err := fmt.Fprintf(out, `# preforkd plan: %s of %s; %s.
 apiVersion: apps/v1

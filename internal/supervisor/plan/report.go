@@ -210,13 +210,16 @@ func (in Input) choose(all []Layout) (*Layout, string) {
 		}
 	}
 	for _, l := range fit {
-		if l.Pods > 1 {
+		if l.Pods > 1 && l.Workers > 1 {
 			return &l, "the fewest pods of which one may die: workers behind one queue carry more, and need less memory, than the same number behind several"
 		}
 	}
 	l := fit[0]
-	if l.Workers == 1 {
+	switch {
+	case l.Workers == 1:
 		return &l, "one worker is all that fits: its death is an outage until the next one is ready"
+	case len(fit) > 1:
+		return &l, "pods of one worker each would carry less and need more; for a pod that may die, run this one on two machines"
 	}
 	return &l, "no layout of several pods fits: the pod's death is an outage, a worker's is not"
 }
@@ -250,12 +253,17 @@ func (in Input) pods(l Layout) *Pods {
 	}
 	p.Least = int(math.Ceil(min(in.Rate/p.Each, 1e6)))
 	p.Safe = p.Least + 1
-	p.Cores = in.Cores / float64(l.Pods) * float64(p.Safe)
+	p.Cores = in.podCores(l) * float64(p.Safe)
 	p.Bytes = in.limit(l) * uint64(p.Safe)
 	if in.Price > 0 {
 		p.Cost = p.Cores * in.Price / 3600 / in.Rate * 1e6
 	}
 	return p
+}
+
+// podCores is a pod's share of the machine, as far as its workers can use it.
+func (in Input) podCores(l Layout) float64 {
+	return min(in.Cores/float64(l.Pods), float64(l.Workers))
 }
 
 // limit is the memory limit of one pod: what it needs at most is three quarters of it, as the

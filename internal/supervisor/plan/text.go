@@ -16,13 +16,13 @@ func (r Report) Text(out io.Writer) error {
 	var b strings.Builder
 	in := r.Input
 	fmt.Fprintf(&b, "Machine: %s, %s; %s are for workers, a quarter is left to the kernel and everything else.\n",
-		cores(in.Cores), sizing.Size(in.Memory), sizing.Size(r.Room))
+		cores(in.Cores), size(in.Memory), size(r.Room))
 	weights := "a copy in each"
 	if in.Shared {
 		weights = "one copy for all"
 	}
 	fmt.Fprintf(&b, "Worker:  %s, and %s of weights, %s; %s in common; %s for a pod's main process and supervisor (%s).\n",
-		sizing.Size(in.Own), sizing.Size(in.Weights), weights, sizing.Size(in.Common), sizing.Size(in.Pod), in.Source)
+		size(in.Own), size(in.Weights), weights, size(in.Common), size(in.Pod), in.Source)
 	b.WriteString("Request: ")
 	if in.Model != "" {
 		fmt.Fprintf(&b, "%s: ", in.Model)
@@ -85,13 +85,13 @@ func (r Report) table(b *strings.Builder, title string, all []Layout) {
 	for _, l := range all {
 		fits := "yes"
 		if !l.Fits {
-			fits = "no, by " + sizing.Size(l.Short)
+			fits = "no, by " + size(l.Short)
 		}
 		if r.Input.Price > 0 {
 			cost = "\t" + money(l.Cost)
 		}
-		fmt.Fprintf(w, "  %d x %d\t%s\t%s\t%s\t%s\t%s%s\t%s %s\n", l.Pods, l.Workers, sizing.Size(l.Copies), sizing.Size(l.OneCopy), fits,
-			sizing.Size(l.Overhead), number(l.Left), cost, number(l.Rate), bar(l.Rate, most))
+		fmt.Fprintf(w, "  %d x %d\t%s\t%s\t%s\t%s\t%s%s\t%s %s\n", l.Pods, l.Workers, size(l.Copies), size(l.OneCopy), fits,
+			size(l.Overhead), number(l.Left), cost, number(l.Rate), bar(l.Rate, most))
 	}
 	_ = w.Flush() // into memory
 }
@@ -105,17 +105,17 @@ func (r Report) verdict(b *strings.Builder) {
 	fmt.Fprintf(b, "\nRecommended: %s of %s: %s.\n", count(r.Best.Pods, "pod"), count(r.Best.Workers, "worker"), r.Reason)
 	w := r.Worker
 	fmt.Fprintf(b, "  Each worker: GOMAXPROCS %d, GOMEMLIMIT %s, 1 engine thread per runner, queue.max_bytes up to %s, %d blocking calls at once.\n",
-		w.Procs, sizing.Size(w.GoMemory), sizing.Size(w.QueueBytes), w.Threads)
-	fmt.Fprintf(b, "  Each pod: %s CPUs and a memory limit of %s. A pod's death takes %s of the requests/s, a worker's %s.\n",
-		number(in.Cores/float64(r.Best.Pods)), sizing.Size(in.limit(*r.Best)), percent(1/float64(r.Best.Pods)), percent(1/float64(r.Best.Pods*r.Best.Workers)))
+		w.Procs, size(w.GoMemory), size(w.QueueBytes), w.Threads)
+	fmt.Fprintf(b, "  Each pod: %s and a memory limit of %s. A pod's death takes %s of the requests/s, a worker's %s.\n",
+		cpus(in.podCores(*r.Best)), size(in.limit(*r.Best)), percent(1/float64(r.Best.Pods)), percent(1/float64(r.Best.Pods*r.Best.Workers)))
 	p := r.Pods
 	switch {
 	case p == nil:
 	case p.Least == 0:
 		fmt.Fprintf(b, "  %s requests/s at p99 <= %s: no number of pods does that, as one inference takes %s.\n", number(in.Rate), short(in.Target), short(in.Latency))
 	default:
-		fmt.Fprintf(b, "  %s requests/s at p99 <= %s: %s carry that (%s each), %d with one to spare: %s CPUs, %s", number(in.Rate), short(in.Target),
-			count(p.Least, "pod"), number(p.Each), p.Safe, number(p.Cores), sizing.Size(p.Bytes))
+		fmt.Fprintf(b, "  %s requests/s at p99 <= %s: %s carry that (%s each), %d with one to spare: %s, %s", number(in.Rate), short(in.Target),
+			count(p.Least, "pod"), number(p.Each), p.Safe, cpus(p.Cores), size(p.Bytes))
 		if p.Cost > 0 {
 			fmt.Fprintf(b, ", %s per million requests", money(p.Cost))
 		}
@@ -135,7 +135,7 @@ func (r Report) steps(b *strings.Builder) {
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  workers\tp99\tPSS\trequests/s")
 	for _, s := range r.Input.Steps {
-		fmt.Fprintf(w, "  %d\t%s\t%s\t%s %s\n", s.Workers, short(s.P99), sizing.Size(s.PSS), number(s.Rate), bar(s.Rate, most))
+		fmt.Fprintf(w, "  %d\t%s\t%s\t%s %s\n", s.Workers, short(s.P99), size(s.PSS), number(s.Rate), bar(s.Rate, most))
 	}
 	_ = w.Flush() // into memory
 	fmt.Fprintf(b, "The line bends at %s: %s.\n", count(r.Bend.Workers, "worker"), r.Bend.Why)
@@ -164,6 +164,13 @@ func cores(n float64) string {
 	return number(n) + " cores"
 }
 
+func cpus(n float64) string {
+	if n == 1 {
+		return "1 CPU"
+	}
+	return number(n) + " CPUs"
+}
+
 // number writes v with three digits or more.
 func number(v float64) string {
 	switch {
@@ -184,17 +191,24 @@ func grouped(n int) string {
 	return s
 }
 
-func percent(v float64) string { return fmt.Sprintf("%.0f %%", v*100) }
+func percent(v float64) string { return number(v*100) + " %" }
 
 func money(v float64) string { return fmt.Sprintf("%.2f", v) }
 
 // short writes t with three digits.
 func short(t Time) string {
 	d := time.Duration(t)
-	for unit := time.Nanosecond; unit <= time.Second; unit *= 1000 {
-		if d < 10*unit*100 {
-			return d.Round(max(unit/100, 1)).String()
-		}
+	unit := time.Duration(1)
+	for d >= 1000*unit {
+		unit *= 10
 	}
-	return d.Round(10 * time.Millisecond).String()
+	return d.Round(unit).String()
+}
+
+// size writes a number of bytes, of the small ones too.
+func size(n uint64) string {
+	if n > 0 && n < 1<<20 {
+		return fmt.Sprintf("%d KiB", (n+1<<10-1)>>10)
+	}
+	return sizing.Size(n)
 }
