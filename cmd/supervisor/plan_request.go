@@ -113,6 +113,9 @@ func encode(path string, inputs []tensor) ([]byte, error) {
 			if size < 0 {
 				in.Shape[d] = 1
 			}
+			if size > maxZeros { // so that the product cannot overflow
+				n = 1
+			}
 			if n *= in.Shape[d]; n > maxZeros {
 				return nil, fmt.Errorf("input %q of the shape %v has more than %d bytes", in.Name, in.Shape, maxZeros)
 			}

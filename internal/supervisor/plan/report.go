@@ -129,9 +129,7 @@ func (in Input) need(shared bool) sizing.Need {
 
 // peak is the most that a layout uses: each pod reloads by itself.
 func (in Input) peak(pods, workers int, shared bool) uint64 {
-	// Programs and libraries are there once, before and after a reload.
-	bytes := in.Pod + in.need(shared).Peak(workers, 1) - in.Common
-	return uint64(pods) * bytes
+	return uint64(pods) * (in.Pod + in.need(shared).Peak(workers, 1))
 }
 
 // layouts returns all ways to divide workers evenly among pods.

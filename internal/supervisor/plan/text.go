@@ -38,6 +38,9 @@ func (r Report) Text(out io.Writer) error {
 		n := r.Reduced[0].Pods * r.Reduced[0].Workers
 		r.table(&b, fmt.Sprintf("None of them fits. The most that does: %s", count(n, "worker")), r.Reduced)
 	}
+	if one := r.Layouts[0]; r.Reduced != nil && !in.Shared && one.OneCopy <= r.Room {
+		fmt.Fprintf(&b, "With one copy of the weights for all, %d x %d would need %s and fit.\n", one.Pods, one.Workers, size(one.OneCopy))
+	}
 	r.verdict(&b)
 	r.steps(&b)
 	fmt.Fprintf(&b, "\nStep %d of 4, %s.\nNext: step %s.\n", r.Step.Now, r.Step.At, r.Step.Next)
@@ -64,10 +67,14 @@ func (r Report) models(b *strings.Builder) {
 const barWidth = 24
 
 func bar(v, most float64) string {
-	if most <= 0 {
+	n := 0
+	if most > 0 {
+		n = int(v/most*barWidth + 0.5)
+	}
+	if n == 0 {
 		return ""
 	}
-	return strings.Repeat("█", int(v/most*barWidth+0.5))
+	return " " + strings.Repeat("█", n)
 }
 
 func (r Report) table(b *strings.Builder, title string, all []Layout) {
@@ -90,7 +97,7 @@ func (r Report) table(b *strings.Builder, title string, all []Layout) {
 		if r.Input.Price > 0 {
 			cost = "\t" + money(l.Cost)
 		}
-		fmt.Fprintf(w, "  %d x %d\t%s\t%s\t%s\t%s\t%s%s\t%s %s\n", l.Pods, l.Workers, size(l.Copies), size(l.OneCopy), fits,
+		fmt.Fprintf(w, "  %d x %d\t%s\t%s\t%s\t%s\t%s%s\t%s%s\n", l.Pods, l.Workers, size(l.Copies), size(l.OneCopy), fits,
 			size(l.Overhead), number(l.Left), cost, number(l.Rate), bar(l.Rate, most))
 	}
 	_ = w.Flush() // into memory
@@ -135,7 +142,7 @@ func (r Report) steps(b *strings.Builder) {
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  workers\tp99\tPSS\trequests/s")
 	for _, s := range r.Input.Steps {
-		fmt.Fprintf(w, "  %d\t%s\t%s\t%s %s\n", s.Workers, short(s.P99), size(s.PSS), number(s.Rate), bar(s.Rate, most))
+		fmt.Fprintf(w, "  %d\t%s\t%s\t%s%s\n", s.Workers, short(s.P99), size(s.PSS), number(s.Rate), bar(s.Rate, most))
 	}
 	_ = w.Flush() // into memory
 	fmt.Fprintf(b, "The line bends at %s: %s.\n", count(r.Bend.Workers, "worker"), r.Bend.Why)

@@ -16,6 +16,15 @@ func (in Input) Need() Need {
 	return Need{Private: ProcessBytes + perModelBytes*min(in.ModelBytes, 1<<56)}
 }
 
+// Least is what they need at least: as measured, else the process and one copy of the weights
+// each. An operator who asks for a number may know better than an estimate, not than this.
+func (in Input) Least() Need {
+	if in.Private > 0 {
+		return in.Need()
+	}
+	return Need{Private: ProcessBytes + min(in.ModelBytes, 1<<56)}
+}
+
 // Of is what so many workers need together.
 func (n Need) Of(workers int) uint64 { return n.Shared + uint64(workers)*n.Private }
 

@@ -78,7 +78,7 @@ func Decide(in Input) Plan {
 	}
 	p.Warning = in.warning(fit)
 	if in.reduces() {
-		p.Workers = max(fit, 1)
+		p.Workers = in.reduced()
 	}
 	p.Procs = max(2, int(math.Ceil(min(in.Cores, 1<<16)/float64(p.Workers))))
 	p.Threads = Threads(in.Cores)
@@ -104,15 +104,21 @@ func (in Input) wanted() int {
 // fit is how many workers the memory carries: beside one more and a second copy of what they
 // share, as a reload to other models has it.
 func (in Input) fit() int {
-	n := in.Need()
+	return in.fitOf(in.Need())
+}
+
+func (in Input) fitOf(n Need) int {
 	return max(Fits(Room(in.Available), n), fits(in.Running, n))
 }
 
-// reduces tells whether so many workers were asked for that they would use more than there is:
-// the kernel would kill some of them.
+// reduces tells whether so many workers were asked for that they would use more than there is,
+// even if each needs no more than the least: the kernel would kill some of them.
 func (in Input) reduces() bool {
-	return in.Asked > 1 && !in.Foreign && in.Available > 0 && in.Asked > in.fit() && in.Need().Of(in.Asked) > max(in.Available, in.Running)
+	return in.Asked > 1 && !in.Foreign && in.Available > 0 && in.Least().Of(in.Asked) > max(in.Available, in.Running)
 }
+
+// reduced is what becomes of such a number.
+func (in Input) reduced() int { return max(min(in.fitOf(in.Least()), in.Asked), 1) }
 
 func (in Input) warning(fit int) string {
 	n := in.Need()
@@ -120,8 +126,8 @@ func (in Input) warning(fit int) string {
 	case in.Available == 0 || in.Asked <= fit && (in.Asked > 0 || fit > 0):
 		return ""
 	case in.reduces():
-		return fmt.Sprintf("%s need %s, and there is %s: reduced to %d, which fit beside a reload; raise the limit to have more",
-			plural(in.Asked, "worker"), Size(n.Of(in.Asked)), Size(in.Available), max(fit, 1))
+		return fmt.Sprintf("%s need at least %s, and there is %s: reduced to %d, which fit beside a reload; raise the limit to have more",
+			plural(in.Asked, "worker"), Size(in.Least().Of(in.Asked)), Size(in.Available), in.reduced())
 	case in.Asked == 0 || in.Asked == 1:
 		return fmt.Sprintf("1 worker may need %s, and a second one beside it during a reload, and %s is to be had: watch memory, or raise the limit",
 			Size(n.Of(1)), Size(Room(in.Available)))

@@ -23,6 +23,8 @@ func TestDecide(t *testing.T) {
 		{"as asked", Input{Cores: 2, Available: 16 * gib, Asked: 8}, 8, 2, "8 workers: as asked", false},
 		{"asked for what leaves no room for a reload", Input{Cores: 2, Available: gib, Asked: 12}, 12, 2, "12 workers: as asked", true},
 		{"asked for more than there is", Input{Cores: 2, Available: gib, Asked: 64}, 11, 2, "11 workers: as many of 64 as fit into memory", true},
+		{"an estimate does not reduce", Input{Cores: 4, Available: 12 * gib, ModelBytes: 2 * gib, Asked: 4}, 4, 2, "4 workers: as asked", true},
+		{"the weights alone do", Input{Cores: 8, Available: 16 * gib, ModelBytes: 2 * gib, Asked: 8}, 4, 2, "as many of 8 as fit", true},
 		{"of a program that nobody knows", Input{Cores: 2, Available: gib, Asked: 64, Foreign: true}, 64, 2, "as asked", true},
 		{"unknown memory", Input{Cores: 2}, 2, 2, "2 workers: one per usable core (2 usable cores)", false},
 		{"a part of a core", Input{Cores: 0.5}, 1, 2, "1 worker: one per usable core (0.5 usable cores)", false},
@@ -137,7 +139,7 @@ func TestAskedIsReduced(t *testing.T) {
 		in := random(r)
 		in.Asked = 1 + r.IntN(64)
 		p := Decide(in)
-		n := in.Need()
+		n := in.Least()
 		switch {
 		case p.Workers > in.Asked || p.Workers < 1:
 			t.Fatalf("%+v: %+v", in, p)
