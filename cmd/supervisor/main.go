@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			scaleCommand(out),
 			restartCommand(out),
 			modelsCommand(out),
+			planCommand(out),
 			statusCommand(out),
 			healthCommand(out),
 			stopCommand(),

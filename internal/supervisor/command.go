@@ -95,6 +95,9 @@ func (s *Supervisor) workerEnv(w *worker) []string {
 	if _, set := os.LookupEnv("GOMAXPROCS"); !set {
 		env = append(env, "GOMAXPROCS="+strconv.Itoa(sl.pool.procs))
 	}
+	if _, set := os.LookupEnv("GOMEMLIMIT"); !set && sl.pool.goMemory > 0 {
+		env = append(env, "GOMEMLIMIT="+strconv.FormatUint(sl.pool.goMemory, 10))
+	}
 	extra := []string{
 		ipc.FDManifest, ipc.FDLifeline, ipc.FDBoard, ipc.FDControl,
 	}

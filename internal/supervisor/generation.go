@@ -242,13 +242,18 @@ func (g *generation) closeSockets(keep []boundSocket) {
 // size decides how many workers each pool has. Pools whose number is given come first: the
 // others share what they leave of the memory.
 func (s *Supervisor) size(g, old *generation) error {
+	found, err := machine.Read()
+	if err != nil {
+		s.log.Warn("machine not fully known", "err", err)
+	}
+	s.logMachine(found)
 	taken := uint64(0)
 	for _, auto := range []bool{false, true} {
 		for _, p := range g.pools {
 			if p.cfg.Workers.Auto() != auto {
 				continue
 			}
-			more, err := s.sizePool(p, old, taken)
+			more, err := s.sizePool(p, old, p.room(found), taken)
 			if err != nil {
 				return err
 			}
@@ -258,11 +263,12 @@ func (s *Supervisor) size(g, old *generation) error {
 	return nil
 }
 
-// sizePool decides about one, of memory of which so much is taken, and returns how much
-// more it is planned with.
-func (s *Supervisor) sizePool(p *pool, old *generation, taken uint64) (uint64, error) {
-	in := s.room(p)
-	in.Available -= min(in.Available, taken)
+// sizePool decides about one, of the memory of in of which so much is taken, and returns how
+// much more it is planned with.
+func (s *Supervisor) sizePool(p *pool, old *generation, in sizing.Input, taken uint64) (uint64, error) {
+	if in.Available > 0 {
+		in.Available = max(in.Available-min(in.Available, taken), 1) // 0 would mean unknown
+	}
 	in.Asked = int(p.cfg.Workers)
 	before := old.pool(p.name)
 	if before != nil {
@@ -278,14 +284,11 @@ func (s *Supervisor) sizePool(p *pool, old *generation, taken uint64) (uint64, e
 		in.Asked, in.Scaled = before.size, true
 		plan = sizing.Decide(in)
 	}
-	p.procs, p.size, p.surge = plan.Procs, plan.Workers, plan.Surge
+	p.procs, p.goMemory, p.size, p.surge = plan.Procs, plan.GoMemory, plan.Workers, plan.Surge
 	if n := int(p.cfg.Reload.MaxSurge); n > 0 {
 		p.surge = n
 	}
-	s.log.Info("pool sized", "pool", p.name, "workers", plan.Workers, "why", plan.Why)
-	if plan.Warning != "" {
-		s.log.Warn("pool may not fit", "pool", p.name, "warning", plan.Warning)
-	}
+	s.logPlan(p, in, plan)
 	for i := range plan.Workers {
 		p.slots = append(p.slots, &poolSlot{pool: p, index: i})
 	}
@@ -298,7 +301,13 @@ func (s *Supervisor) room(p *pool) sizing.Input {
 	if err != nil {
 		s.log.Warn("machine not fully known", "err", err)
 	}
-	return sizing.Input{Cores: found.Cores, Available: found.Available, Limited: found.Limited, ModelBytes: p.modelBytes()}
+	return p.room(found)
+}
+
+func (p *pool) room(found machine.Resources) sizing.Input {
+	return sizing.Input{
+		Cores: found.Cores, Memory: found.Memory, Available: found.Available, Limited: found.Limited, ModelBytes: p.modelBytes(), Foreign: !p.programs.own,
+	}
 }
 
 // modelBytes is the size of all model files of p together.

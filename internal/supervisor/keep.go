@@ -43,6 +43,7 @@ type keptPool struct {
 	Size   int             `json:"size"`
 	Asked  int             `json:"asked"`
 	Procs  int             `json:"procs"`
+	Memory uint64          `json:"go_memory,omitempty"`
 	Surge  int             `json:"surge"`
 	Models []ipc.ModelFile `json:"models,omitempty"`
 
@@ -82,7 +83,7 @@ func (s *Supervisor) keepGeneration(k *kept) {
 	}
 	for _, p := range g.pools {
 		kp := keptPool{
-			Name: p.name, Number: p.number, Size: p.size, Asked: p.asked, Procs: p.procs, Surge: p.surge, Models: p.models, Unloaded: p.unloaded,
+			Name: p.name, Number: p.number, Size: p.size, Asked: p.asked, Procs: p.procs, Memory: p.goMemory, Surge: p.surge, Models: p.models, Unloaded: p.unloaded,
 			Path: p.programs.path, Args: p.programs.args, Own: p.programs.own, Library: p.programs.library,
 			Worker: p.programs.worker != nil, Engine: p.programs.engine != nil, Queue: p.queueKey, Identity: p.identity,
 		}
@@ -198,7 +199,7 @@ func (s *Supervisor) restoreSockets(g *generation, r *keptGeneration) error {
 func (s *Supervisor) restorePool(g *generation, kp *keptPool, inCharge bool) (err error) {
 	main := s.opts.Main
 	p := s.newPool(g, kp.Name)
-	p.size, p.asked, p.procs, p.surge, p.models, p.unloaded, p.identity = kp.Size, kp.Asked, kp.Procs, kp.Surge, kp.Models, kp.Unloaded, kp.Identity
+	p.size, p.asked, p.procs, p.goMemory, p.surge, p.models, p.unloaded, p.identity = kp.Size, kp.Asked, kp.Procs, kp.Memory, kp.Surge, kp.Models, kp.Unloaded, kp.Identity
 	p.programs = programs{path: kp.Path, args: kp.Args, own: kp.Own, library: kp.Library}
 	if fd := main.take(keptName(g.number, kp.Name, "worker")); fd >= 0 {
 		p.programs.worker = os.NewFile(uintptr(fd), kp.Path)

@@ -35,6 +35,7 @@ type pool struct {
 	queueKey string              // under which the main process keeps them
 	outlives bool                // what waits there outlives the service
 	procs    int                 // GOMAXPROCS of each that is started from now on
+	goMemory uint64              // and GOMEMLIMIT, in bytes; 0: none
 	size     int                 // how many workers it shall have; while it changes, slots has more or fewer
 	asked    int                 // how many the configuration makes it have
 	surge    int                 // how many workers may run beyond size during the reload to gen

@@ -16,11 +16,13 @@ import (
 type scaling struct {
 	request admin.ScaleRequest
 	steps   []int         // of signals, each one more or one fewer; then request says nothing
-	done    chan scaleEnd // with room for one; nil for signals
+	done    chan scaleEnd // with room for one; nil for signals and limits
+	auto    bool          // limits changed: the new size is what the pool is to have
 
 	pool     *pool
 	from, to int
-	procs    int // of the pool before
+	procs    int    // of the pool before
+	goMemory uint64 // of the pool before
 	began    time.Duration
 	change   *rollout.Resize
 	events   []rollout.Event // that arose while actions were carried out
@@ -86,14 +88,14 @@ func (s *Supervisor) beginScale(sc *scaling) {
 		sc.end(scaleEnd{result: sc.result(sc.from, 0, text)})
 		return
 	}
-	s.scale, sc.began, sc.procs = sc, s.now(), sc.pool.procs
+	s.scale, sc.began, sc.procs, sc.goMemory = sc, s.now(), sc.pool.procs, sc.pool.goMemory
 	text := fmt.Sprintf("pool %s: %d -> %s", sc.pool.name, sc.from, workers(sc.to))
 	s.log.Info("scaling", "pool", sc.pool.name, "from", sc.from, "to", sc.to)
 	s.emit(admin.Event{Kind: "scale", Text: text, Pool: sc.pool.name, Generation: s.gen.number})
 	sc.pool.size = sc.to
 	in := s.room(sc.pool)
 	in.Asked = sc.to
-	sc.pool.procs = sizing.Decide(in).Procs
+	sc.pool.procs, sc.pool.goMemory = sizing.Decide(in).Procs, sizing.Share(sc.goMemory, sc.from, sc.to)
 	var actions []rollout.Action
 	if sc.to > sc.from {
 		for i := sc.from; i < sc.to; i++ {
@@ -116,6 +118,9 @@ func (s *Supervisor) planScale(sc *scaling) (err error) {
 		return err
 	}
 	sc.from = sc.pool.size
+	if sc.auto && sc.from != sc.pool.asked {
+		return &ipc.Failure{Exit: ipc.ExitTryAgain, What: "scale pool " + sc.pool.name + " to its limits: it was scaled by hand meanwhile"}
+	}
 	sc.to = sizing.Change{Workers: sc.request.Workers, Relative: sc.request.Relative}.Of(sc.from)
 	if sc.steps != nil {
 		sc.to = sizing.Steps(sc.from, sc.steps)
@@ -194,7 +199,7 @@ func (s *Supervisor) endScale(sc *scaling, a rollout.Action) {
 	switch a.Outcome {
 	case rollout.RolledBack:
 		size = sc.from
-		sc.pool.procs = sc.procs
+		sc.pool.procs, sc.pool.goMemory = sc.procs, sc.goMemory
 		end.err = &ipc.Failure{
 			Exit: ipc.ExitRolledBack, What: fmt.Sprintf("pool %s still has %s: %s", sc.pool.name, workers(sc.from), a.Reason),
 			Try: withoutTry(a.Reason, "correct it and scale again; the workers that ran serve"),
@@ -202,7 +207,9 @@ func (s *Supervisor) endScale(sc *scaling, a rollout.Action) {
 	case rollout.Stopped:
 		end.err = stoppingFailure("scale")
 	}
-	sc.pool.size = size
+	if sc.pool.size = size; sc.auto && end.err == nil {
+		sc.pool.asked = size
+	}
 	if s.stopping == stopNot {
 		sc.pool.slots = sc.pool.slots[:size]
 		s.keepGeneration(s.current())

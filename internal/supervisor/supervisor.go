@@ -78,6 +78,7 @@ type Supervisor struct {
 	measureAt time.Duration // when to read the memory of those that do not report it
 	measuring bool          // that is under way
 	rates     rates
+	lookout   lookout // for limits that change
 	oom       oomKills
 	oomAbove  int                                // by how much our oom_score_adj is higher than the main process's
 	numbers   map[string]int                     // of pools, by name; only newGeneration's
@@ -234,6 +235,10 @@ func (s *Supervisor) handle(e event) {
 		s.onAnswered(e)
 	case measuredEvent:
 		s.onMeasured(e)
+	case lookedEvent:
+		s.onLooked(e)
+	case weighedEvent:
+		s.onWeighed(e)
 	}
 }
 
@@ -300,6 +305,10 @@ func (s *Supervisor) onTimer() {
 	if now >= s.measureAt {
 		s.measureAt = now + measureEvery
 		s.measure()
+	}
+	if now >= s.lookout.at {
+		s.lookout.at = now + lookEvery
+		s.look()
 	}
 	if now >= s.recycleAt {
 		s.recycleAt = now + recycleEvery

@@ -17,12 +17,13 @@ func TestReadAgreesWithTheSystem(t *testing.T) {
 	if err != nil {
 		t.Skipf("skipped: nproc: %v", err)
 	}
-	want, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	n, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	want := float64(n)
 	if l, _ := readLimits(""); l.cores > 0 {
 		want = min(want, l.cores)
 	}
 	if err != nil || got.Cores != want {
-		t.Errorf("%d cores, nproc says %d (%v)", got.Cores, want, err)
+		t.Errorf("%v cores, nproc says %v (%v)", got.Cores, want, err)
 	}
 	if got.Available < 1<<20 {
 		t.Errorf("%d bytes available", got.Available)

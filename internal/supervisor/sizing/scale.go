@@ -38,10 +38,11 @@ func Refuse(in Input, now, to int) (why string, memory bool) {
 	if to < 1 || to > MaxWorkers {
 		return fmt.Sprintf("%d is no size; a pool has from 1 to %d workers", to, MaxWorkers), false
 	}
-	each := in.each()
-	if more := to - now; more > 0 && in.Available > 0 && more > fits(in.room(), each) {
+	each, room := in.Need().Private, Room(in.Available)
+	fit := fits(room, Need{Private: each}) // what they share is there already
+	if more := to - now; more > 0 && in.Available > 0 && more > fit {
 		return fmt.Sprintf("%s more may need %s (%s each), and %s is to be had (%s available, a quarter stays free): %d more fit",
-			plural(more, "worker"), size(uint64(more)*each), size(each), size(in.room()), size(in.Available), fits(in.room(), each)), true
+			plural(more, "worker"), Size(uint64(more)*each), Size(each), Size(room), Size(in.Available), fit), true
 	}
 	return "", false
 }
