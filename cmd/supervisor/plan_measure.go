@@ -56,7 +56,7 @@ func measure(ctx context.Context, cfg *config.Config, model string, verify bool,
 func findModels(cfg *config.Config) (*cache.Collection, error) {
 	dir := cfg.CacheDir(os.Getenv, os.Getuid())
 	return cache.Collect(cache.Options{
-		Models: cfg.Models, Cache: dir, Decode: config.Decode, DecodeText: pbtxt.Decode, Shared: filepath.Dir(dir) == "/var/tmp",
+		Models: cfg.Models.Dir, Cache: dir, Decode: config.Decode, DecodeText: pbtxt.Decode, Shared: filepath.Dir(dir) == "/var/tmp",
 		Readable: cfg.User != "",
 	})
 }
@@ -85,7 +85,7 @@ func (t *trial) measure(ctx context.Context, cfg *config.Config, found *cache.Co
 		}
 	}
 	if chosen.bytes == nil {
-		return &ipc.Failure{Exit: ipc.ExitUsage, What: fmt.Sprintf("--model: %s is not in %s, which holds %s", model, cfg.Models, strings.Join(slices.Compact(names), ", ")), Try: "name one that is there"}
+		return &ipc.Failure{Exit: ipc.ExitUsage, What: fmt.Sprintf("--model: %s is not in %s, which holds %s", model, cfg.Models.Dir, strings.Join(slices.Compact(names), ", ")), Try: "name one that is there"}
 	}
 	if err := t.memory(ctx, cfg, found, in); err != nil {
 		return err

@@ -88,7 +88,7 @@ func (t *trial) start(ctx context.Context, cfg *config.Config) error {
 
 // args are those settings of cfg that decide what a worker costs.
 func (t *trial) args(cfg *config.Config) []string {
-	args := []string{"serve", "--workers", "1", "--listen", "unix:" + t.socket(), "--models", cfg.Models}
+	args := []string{"serve", "--workers", "1", "--listen", "unix:" + t.socket(), "--models", cfg.Models.Dir}
 	for _, s := range []struct{ key, value string }{
 		{"admin", filepath.Join(t.dir, "admin")},
 		{"ops.listen", config.OpsOff},

@@ -374,7 +374,7 @@ func (s *Supervisor) prepareWhenTried(ch *changing) {
 	for _, p := range ch.pools {
 		ch.queue = append(ch.queue, s.servingOf(p)...)
 	}
-	ch.atOnce = max(s.room(ch.pools[0]).Cores/loadingShare, 1)
+	ch.atOnce = max(int(s.room(ch.pools[0]).Cores)/loadingShare, 1)
 	s.askQueued(ch)
 }
 

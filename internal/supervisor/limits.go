@@ -22,8 +22,8 @@ type lookout struct {
 	said  string         // what could not be read
 }
 
-// lookedEvent is what a look has found.
-type lookedEvent struct {
+// limitsEvent is what a look has found.
+type limitsEvent struct {
 	found machine.Resources
 	err   error
 }
@@ -42,13 +42,13 @@ func (s *Supervisor) look() {
 	s.lookout.under = true
 	go func() { // ends with its event
 		found, err := machine.Read()
-		s.send(lookedEvent{found, err})
+		s.send(limitsEvent{found, err})
 	}()
 }
 
-// onLooked says once what has changed, and acts when the next look sees it too: what comes and
+// onLimits says once what has changed, and acts when the next look sees it too: what comes and
 // goes between two looks changes no pool.
-func (s *Supervisor) onLooked(e lookedEvent) {
+func (s *Supervisor) onLimits(e limitsEvent) {
 	l := &s.lookout
 	l.under = false
 	said := ""

@@ -235,8 +235,8 @@ func (s *Supervisor) handle(e event) {
 		s.onAnswered(e)
 	case measuredEvent:
 		s.onMeasured(e)
-	case lookedEvent:
-		s.onLooked(e)
+	case limitsEvent:
+		s.onLimits(e)
 	case weighedEvent:
 		s.onWeighed(e)
 	}
