@@ -105,7 +105,7 @@ func slowly(ctx context.Context, limit time.Duration, args ...string) (string, e
 		case ctx.Err() != nil && n == 1:
 			return "kept open", nil
 		case ctx.Err() != nil:
-			return fmt.Sprintf("closed, %d times", n-1), nil
+			return fmt.Sprintf("all closed, %d ×", n-1), nil
 		case err != nil || time.Since(begun) < time.Second: // it connects to nobody
 			return "", fmt.Errorf("slowhttptest ended after %v (%v):\n%s", time.Since(begun), err, out.Bytes()[:min(out.Len(), 1000)])
 		}
