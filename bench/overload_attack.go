@@ -88,19 +88,28 @@ func slowNeeds() error {
 	return nil
 }
 
-// slowly runs slowhttptest, whose connections are there within 2 s.
+// slowly runs slowhttptest, whose connections are there within 2 s, and again whenever the
+// service has closed all of them, which ends it.
 func slowly(ctx context.Context, limit time.Duration, args ...string) (string, error) {
 	args = append([]string{
 		"-c", `ulimit -n "$(ulimit -Hn)"; exec "$@"`, "sh", "slowhttptest", "-c", strconv.Itoa(slowMany), "-r", "500", "-i", "5", "-x", "24", "-p", "3",
 		"-l", strconv.Itoa(int(limit.Seconds())), "-v", "1",
 	}, args...)
-	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); ctx.Err() == nil {
-		return "", fmt.Errorf("slowhttptest ended by itself (%v):\n%s", err, lastLine(out.Bytes()))
+	for n := 1; ; n++ {
+		var out bytes.Buffer
+		cmd := exec.CommandContext(ctx, "/bin/sh", args...)
+		cmd.Stdout, cmd.Stderr = &out, &out
+		begun := time.Now()
+		err := cmd.Run()
+		switch {
+		case ctx.Err() != nil && n == 1:
+			return "kept open", nil
+		case ctx.Err() != nil:
+			return fmt.Sprintf("all closed, %d ×", n-1), nil
+		case err != nil || time.Since(begun) < time.Second: // it connects to nobody
+			return "", fmt.Errorf("slowhttptest ended after %v (%v):\n%s", time.Since(begun), err, out.Bytes()[:min(out.Len(), 1000)])
+		}
 	}
-	return "", nil
 }
 
 // posts sends the same body over and over, from two clients.

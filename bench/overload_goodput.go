@@ -281,7 +281,7 @@ func (g *goodputs) column(name string, number func(*goodRun) float64) (values []
 func (g *goodputs) table() table {
 	t := table{head: []string{
 		"service", "capacity/s", "offered/s", "good/s", "goodput", "min–max", "by CPU time", "min–max", "good p50 ms", "refused p50 ms", "refused p99 ms",
-		"CPU ms/good answer", "at capacity", "load, cores", "others",
+		"CPU ms/good answer", "at capacity", "load, cores", "late at most, ms", "others",
 	}}
 	for _, c := range g.chosen {
 		middle := func(number func(*goodRun) float64) string { return digits(median(g.column(c.name, number))) }
@@ -292,7 +292,7 @@ func (g *goodputs) table() table {
 			middle(func(r *goodRun) float64 { return micros(r.Load.Report.Latency.P50) / 1000 }),
 			middle(func(r *goodRun) float64 { return r.refused(p50Of) }), middle(func(r *goodRun) float64 { return r.refused(p99Of) }),
 			middle((*goodRun).spent), middle(func(r *goodRun) float64 { return micros(r.Each) / 1000 }),
-			middle((*goodRun).client),
+			middle((*goodRun).client), middle(func(r *goodRun) float64 { return micros(r.Load.Report.Queue.MaxWait) / 1000 }),
 			middle(func(r *goodRun) float64 { return others(r.Load) })+" %")
 	}
 	return t
@@ -365,7 +365,7 @@ func (g *goodputs) notes(l *lab) []string {
 		fmt.Sprintf("capacity: the mean of two closed loops of %d clients, before and after the overload of the same service; arrivals are Poisson's, as many as %v × the first of them, or × what as many cores as workers could do at its CPU time of an answer, if that is more", capacityConns, overloaded),
 		"good: status 200 within the second, counted from when the request was due; refused: status 503; the warm-up of 5 s does not count, except in preforkd's own counters (the last seven columns)",
 		"by CPU time: good answers by those for which the server's CPU time and the cores' idle time in the overload were enough, at the CPU time of an answer at capacity: what other processes take from the machine is not in it",
-		"the load has one thread (GOMAXPROCS 1) and takes its share of the two cores, also from the services",
+		"the load has one thread (GOMAXPROCS 1) and takes its share of the two cores, also from the services; how late it was at most with what was due is in every latency",
 	}
 	var unsent, queued uint64
 	for _, r := range g.Runs {

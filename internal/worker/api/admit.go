@@ -32,9 +32,10 @@ func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (
 		x.limit.narrow(codec.Timeout(timed), timeoutParameter)
 		claim.Wait = time.Duration(x.limit.end(x.start) - now())
 		permit, err = a.Permits.Acquire(claim)
-		if err == nil && peer.Gone(ctx.Conn()) {
-			a.Permits.Release(permit)
-			err = admission.ErrGone
+		if err == nil {
+			if err = a.stillWanted(ctx, x); err != nil {
+				a.Permits.Release(permit)
+			}
 		}
 	}
 	if err != nil {
@@ -42,6 +43,18 @@ func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (
 	}
 	x.permit, x.holds = permit, true
 	x.admitted = now()
+	return nil
+}
+
+// stillWanted returns why a request that has waited for its permit is not run any more: its
+// client has gone, or will before the run can end. nil: it is.
+func (a *API) stillWanted(ctx *fasthttp.RequestCtx, x *exchange) error {
+	switch {
+	case peer.Gone(ctx.Conn()):
+		return admission.ErrGone
+	case x.limit.end(x.start)-now() < int64(x.state.Expect()):
+		return admission.ErrTimeout
+	}
 	return nil
 }
 
