@@ -214,7 +214,7 @@ func orphans(t *testing.T, c *box.Container) {
 // littleMemory: as many workers as the limit allows, and none where it does not allow one.
 func littleMemory(t *testing.T, image string) {
 	r := box.Run(t, options(t, append([]string{"--memory", "64m"}, writable...)...), image)
-	if r.Exit != ipc.ExitConfig || !strings.Contains(r.Out, "one worker is planned with 65 MiB, and the memory limit leaves ") || !strings.Contains(r.Out, "try: raise the limit") {
+	if r.Exit != ipc.ExitConfig || !strings.Contains(r.Out, "one worker is planned with 65 MiB (64 MiB, and 3 times the 0 MiB of its model files), and the memory limit leaves ") || !strings.Contains(r.Out, "try: raise the limit") {
 		t.Errorf("%d: %s", r.Exit, r.Out)
 	}
 	c := box.Start(t, options(t, append([]string{"--memory", "150m"}, writable...)...), image)

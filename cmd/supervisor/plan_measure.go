@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -209,7 +210,12 @@ func (t *trial) verify(ctx context.Context, a asked, in *plan.Input) error {
 	}
 	for n := 1; n <= most; n++ {
 		if n > 1 {
-			if err := t.scale(ctx, n); err != nil {
+			err := t.scale(ctx, n)
+			if f := (*ipc.Failure)(nil); errors.As(err, &f) && f.Exit == ipc.ExitTryAgain { // memory does not carry it
+				in.Stopped = f.What
+				return nil
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -1,5 +1,5 @@
 // Package load generates HTTP/1.1 requests and accounts for every one of them: the
-// client of tests and benchmarks.
+// client of tests, benchmarks and preforkd plan.
 //
 // A Generator owns a fixed number of clients. A client has one connection at a time
 // and one request in flight on it. In a closed loop each client sends its next request
@@ -16,7 +16,7 @@
 // The header X-Preforkd-Worker (pool/slot/pid) tells which worker answered; failures
 // are charged to the worker that answered last on the same connection.
 //
-// Called by tests and benchmarks. It imports nothing of ours, and never follows
+// Called by tests, benchmarks and the supervisor's command line. It imports nothing of ours, and never follows
 // redirects, decompresses, or speaks TLS.
 //
 // Run starts the clients and returns when they have ended. Stop, Progress and the Wait

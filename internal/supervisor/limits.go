@@ -20,6 +20,8 @@ type lookout struct {
 	known machine.Bounds
 	seen  machine.Bounds // by the last look; a change counts once two have seen it
 	said  string         // what could not be read
+	// weighed is the generation whose workers were measured since it serves.
+	weighed uint64
 }
 
 // limitsEvent is what a look has found.
@@ -28,7 +30,7 @@ type limitsEvent struct {
 	err   error
 }
 
-// weighedEvent is what ready workers hold, PSS in bytes, when limits have changed.
+// weighedEvent is what ready workers hold, PSS in bytes.
 type weighedEvent struct {
 	found machine.Resources
 	held  map[*worker]uint64
@@ -65,16 +67,36 @@ func (s *Supervisor) onLimits(e limitsEvent) {
 		l.known, l.seen = found, found
 	case found == l.known:
 		l.seen = found
+		if s.calm() && l.weighed != s.gen.number && s.shortOfWorkers(found.Cores) {
+			l.weighed = s.gen.number
+			s.weigh(e.found)
+		}
 	case found != l.seen:
 		l.seen = found
 		text := fmt.Sprintf("%s by %s, %s by %s; it was %s, %s", sizing.Cores(found.Cores), e.found.CoresBy, memoryText(found.Memory), e.found.MemoryBy,
 			sizing.Cores(l.known.Cores), memoryText(l.known.Memory))
 		s.log.Info("limits changed", "cores", found.Cores, "by", e.found.CoresBy, "memory", memoryText(found.Memory), "memory_by", e.found.MemoryBy)
 		s.emit(admin.Event{Kind: "limits", Text: text, Generation: s.gen.number})
-	case s.busy() == "" && len(s.queued) == 0 && s.stopping == stopNot && s.everReady:
-		l.known = found
+	case s.calm():
+		l.known, l.weighed = found, s.gen.number
 		s.weigh(e.found)
 	}
+}
+
+// calm tells whether nothing is under way.
+func (s *Supervisor) calm() bool {
+	return s.busy() == "" && len(s.queued) == 0 && s.stopping == stopNot && s.everReady
+}
+
+// shortOfWorkers tells whether a pool that sizes itself has fewer workers than cores are for: its
+// models were planned with what their files suggest, and may take less.
+func (s *Supervisor) shortOfWorkers(cores float64) bool {
+	for _, p := range s.gen.pools {
+		if p.cfg.Workers.Auto() && p.size == p.asked && p.programs.own && p.size < sizing.Decide(sizing.Input{Cores: cores}).Workers {
+			return true
+		}
+	}
+	return false
 }
 
 // weigh measures what workers hold, beside the loop.
@@ -111,7 +133,7 @@ func (s *Supervisor) onWeighed(e weighedEvent) {
 			s.log.Warn("pool may not fit", "pool", p.name, "warning", plan.Warning)
 		}
 		if in.Asked == 0 && plan.Workers != p.size {
-			s.resize(&scaling{request: admin.ScaleRequest{Pool: p.name, Workers: plan.Workers}, auto: true})
+			s.resize(&scaling{request: admin.ScaleRequest{Pool: p.name, Workers: plan.Workers}, auto: true, need: in.Need()})
 		}
 	}
 }

@@ -17,7 +17,8 @@ type scaling struct {
 	request admin.ScaleRequest
 	steps   []int         // of signals, each one more or one fewer; then request says nothing
 	done    chan scaleEnd // with room for one; nil for signals and limits
-	auto    bool          // limits changed: the new size is what the pool is to have
+	auto    bool          // limits changed, or workers were measured: the new size is what the pool is to have
+	need    sizing.Need   // with auto: what they were measured with
 
 	pool     *pool
 	from, to int
@@ -125,7 +126,11 @@ func (s *Supervisor) planScale(sc *scaling) (err error) {
 	if sc.steps != nil {
 		sc.to = sizing.Steps(sc.from, sc.steps)
 	}
-	if why, memory := sizing.Refuse(s.room(sc.pool), sc.from, sc.to); memory {
+	room := s.room(sc.pool)
+	if sc.auto { // decided by what the workers were measured with
+		room.Private, room.Shared = sc.need.Private, sc.need.Shared
+	}
+	if why, memory := sizing.Refuse(room, sc.from, sc.to); memory {
 		return &ipc.Failure{Exit: ipc.ExitTryAgain, What: "scale pool " + sc.pool.name + ": " + why, Try: "ask for fewer, or free memory"}
 	} else if why != "" {
 		return &ipc.Failure{Exit: ipc.ExitUsage, What: "scale pool " + sc.pool.name + ": " + why, Try: fmt.Sprintf("it has %s now", workers(sc.from))}

@@ -36,7 +36,7 @@ func total(r Report) int {
 func TestNeverExceedsMemory(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	fits := 0
-	for range 5000 {
+	for range 1500 {
 		in := random(r)
 		p := Make(in)
 		for _, l := range append(p.Layouts, p.Reduced...) {
@@ -69,7 +69,7 @@ func TestNeverExceedsMemory(t *testing.T) {
 			t.Fatalf("%+v: %+v", in, k)
 		}
 	}
-	if fits < 500 {
+	if fits < 150 {
 		t.Errorf("only %d of the inputs fit", fits)
 	}
 }
@@ -78,7 +78,7 @@ func TestNeverExceedsMemory(t *testing.T) {
 // nor does a machine of more whole cores carry less in one pod.
 func TestMoreIsNeverLess(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 1000 {
+	for range 250 {
 		in := random(r)
 		in.Rate = 0 // a rate chooses for another reason
 		one := most(Make(in))
@@ -160,6 +160,7 @@ func TestBend(t *testing.T) {
 		{[]float64{100, 90, 300}, 1},
 		{[]float64{100, 151, 202}, 3},
 		{[]float64{0, 0}, 2},
+		{[]float64{1500, 1000}, 1},
 	} {
 		var steps []Step
 		for i, rate := range c.rates {
@@ -202,7 +203,7 @@ func TestStage(t *testing.T) {
 // TestForms: any plan can be written in each form, and Kubernetes reads its own.
 func TestForms(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	for range 1000 {
+	for range 250 {
 		in := random(r)
 		p := Make(in)
 		var text, manifest strings.Builder

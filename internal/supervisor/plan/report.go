@@ -26,11 +26,12 @@ type Input struct {
 	Model   string  `json:"model,omitempty"` // whose these are; empty: given
 	Models  []Model `json:"models,omitempty"`
 
-	Target Time    `json:"target_p99_seconds"`
-	Rate   float64 `json:"wanted_requests_per_second,omitempty"` // 0: none is wanted
-	Price  float64 `json:"price_per_core_hour,omitempty"`        // 0: not known
-	Steps  []Step  `json:"verified,omitempty"`                   // of a load test
-	Source string  `json:"source"`                               // "given" or "measured"
+	Target  Time    `json:"target_p99_seconds"`
+	Rate    float64 `json:"wanted_requests_per_second,omitempty"` // 0: none is wanted
+	Price   float64 `json:"price_per_core_hour,omitempty"`        // 0: not known
+	Steps   []Step  `json:"verified,omitempty"`                   // of a load test
+	Stopped string  `json:"verified_no_further,omitempty"`        // why Steps end before they should
+	Source  string  `json:"source"`                               // "given" or "measured"
 }
 
 // Model is one model, as measured alone.

@@ -60,7 +60,11 @@ func bend(steps []Step) *Bend {
 	for i := 1; i < len(steps); i++ {
 		more := steps[i].Rate - steps[i-1].Rate
 		if added := steps[i].Workers - steps[i-1].Workers; more < first/2*float64(added) {
-			return &Bend{steps[i-1].Workers, fmt.Sprintf("worker %d brings %s requests/s, the first one %s", steps[i].Workers, number(more), number(first))}
+			brings := number(more)
+			if more <= 0 {
+				brings = "no more"
+			}
+			return &Bend{steps[i-1].Workers, fmt.Sprintf("worker %d brings %s requests/s, the first one %s", steps[i].Workers, brings, number(first))}
 		}
 	}
 	return &Bend{steps[len(steps)-1].Workers, "each worker still brings at least half of what the first one does: the line has not bent yet"}

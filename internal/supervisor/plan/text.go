@@ -145,6 +145,9 @@ func (r Report) steps(b *strings.Builder) {
 		fmt.Fprintf(w, "  %d\t%s\t%s\t%s%s\n", s.Workers, short(s.P99), size(s.PSS), number(s.Rate), bar(s.Rate, most))
 	}
 	_ = w.Flush() // into memory
+	if r.Input.Stopped != "" {
+		fmt.Fprintf(b, "No more workers were tried: %s.\n", r.Input.Stopped)
+	}
 	fmt.Fprintf(b, "The line bends at %s: %s.\n", count(r.Bend.Workers, "worker"), r.Bend.Why)
 }
 
