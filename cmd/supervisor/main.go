@@ -194,7 +194,7 @@ func configCommand(out io.Writer) *cli.Command {
 		},
 		Subcommands: []*cli.Command{
 			{
-				Name: "check", Usage: "say what is wrong with the settings, all of it, and exit 78",
+				Name: "check", Usage: "say what is wrong with the settings, and with the files of tokens and certificates, and exit 78",
 				Flags: settingFlags(), OnUsageError: usageError,
 				Action: func(c *cli.Context) error { return check(c, out) },
 			},
@@ -218,8 +218,12 @@ func check(c *cli.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range loaded.Warnings {
+	door, err := supervisor.CheckDoor(&loaded.Config)
+	for _, w := range append(loaded.Warnings, door...) {
 		fmt.Fprintln(out, "warning:", w)
+	}
+	if err != nil {
+		return err
 	}
 	what := loaded.File
 	if what == "" {

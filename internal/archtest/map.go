@@ -51,6 +51,7 @@ var rooms = map[string]room{
 	"internal/supervisor/pbtxt":   {1, super, true},
 	"internal/supervisor/probe":   {1, super, false},
 	"internal/supervisor/upgrade": {1, super, false},
+	"internal/supervisor/door":    {1, super, false},
 	"internal/ipc/activation":     {1, shared, false},
 	"internal/ipc/handoff":        {1, shared, false},
 	"internal/ipc/notify":         {1, shared, false},

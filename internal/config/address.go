@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -24,6 +25,10 @@ type Address struct {
 	Mode fs.FileMode
 	// Owner and Group of a unix socket, names or numbers; empty: not given.
 	Owner, Group string
+	// Cert and Key are the files of a certificate: TLS is spoken here; empty: it is not.
+	Cert, Key string
+	// Proxy says that each connection begins with a header of the PROXY protocol.
+	Proxy bool
 }
 
 // maxUnixPath is the length of sun_path less the final zero, unix(7).
@@ -34,21 +39,40 @@ const maxUnixPath = 107
 //	127.0.0.1:8000  [::]:8000  :8000  localhost:8000
 //	unix:/path  unix:/path?mode=0660&owner=www-data:www-data
 //	fd:NAME
+//	ADDRESS?cert=/path&key=/path  ADDRESS?proxy_protocol=true
 //
-// A path ends at its first question mark. Abstract unix sockets (unix:@name) are
+// A path ends at its first question mark; in the paths of cert and key %XX stands for a byte
+// that would end them. Abstract unix sockets (unix:@name) are
 // refused: they have no permissions, so every process on the machine could connect.
 func ParseAddress(s string) (Address, error) {
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\ufffd' }) {
 		return Address{}, errors.New("contains a space or a control character")
 	}
+	s, query, _ := strings.Cut(s, "?")
+	parse := parseTCP
 	if rest, ok := strings.CutPrefix(s, "unix:"); ok {
-		return parseUnix(rest)
+		parse, s = parseUnix, rest
+	} else if name, ok := strings.CutPrefix(s, "fd:"); ok {
+		parse, s = parseFD, name
 	}
-	if name, ok := strings.CutPrefix(s, "fd:"); ok {
-		return parseFD(name)
+	a, err := parse(s)
+	if err == nil {
+		err = a.setAll(query)
 	}
-	return parseTCP(s)
+	if err != nil {
+		return Address{}, err
+	}
+	return a, nil
 }
+
+// Bound returns what of the address is the socket's: not what is spoken there.
+func (a Address) Bound() Address {
+	a.Cert, a.Key, a.Proxy = "", "", false
+	return a
+}
+
+// Plain returns the address without any options, as messages name it.
+func (a Address) Plain() string { return Address{Network: a.Network, Addr: a.Addr}.String() }
 
 // String returns a text from which ParseAddress makes the same Address.
 func (a Address) String() string {
@@ -56,9 +80,9 @@ func (a Address) String() string {
 	case "unix":
 		return "unix:" + a.Addr + a.options()
 	case "fd":
-		return "fd:" + a.Addr
+		return "fd:" + a.Addr + a.options()
 	}
-	return a.Addr
+	return a.Addr + a.options()
 }
 
 // MarshalText returns what String does.
@@ -70,7 +94,7 @@ func (a *Address) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// options returns the query of a unix socket, or nothing.
+// options returns the query, or nothing.
 func (a Address) options() string {
 	var q []string
 	if a.Mode != 0 {
@@ -80,6 +104,15 @@ func (a Address) options() string {
 		q = append(q, "owner="+a.Owner+":"+a.Group)
 	} else if a.Owner != "" {
 		q = append(q, "owner="+a.Owner)
+	}
+	if a.Cert != "" {
+		q = append(q, "cert="+escaped(a.Cert))
+	}
+	if a.Key != "" {
+		q = append(q, "key="+escaped(a.Key))
+	}
+	if a.Proxy {
+		q = append(q, "proxy_protocol=true")
 	}
 	if len(q) == 0 {
 		return ""
@@ -94,7 +127,7 @@ func (a Address) same() string {
 	case "unix":
 		return "unix:" + path.Clean(a.Addr)
 	case "fd":
-		return a.String()
+		return a.Plain()
 	}
 	host, port, _ := net.SplitHostPort(a.Addr)
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -181,8 +214,7 @@ func parseFD(name string) (Address, error) {
 	return Address{Network: "fd", Addr: name}, nil
 }
 
-func parseUnix(s string) (Address, error) {
-	p, query, _ := strings.Cut(s, "?")
+func parseUnix(p string) (Address, error) {
 	switch {
 	case strings.HasPrefix(p, "@"):
 		return Address{}, errors.New("is an abstract socket, which has no permissions; write unix: and a path")
@@ -193,41 +225,86 @@ func parseUnix(s string) (Address, error) {
 	case len(p) > maxUnixPath:
 		return Address{}, fmt.Errorf("has a path of %d bytes; the kernel allows %d", len(p), maxUnixPath)
 	}
-	a := Address{Network: "unix", Addr: p}
+	return Address{Network: "unix", Addr: p}, nil
+}
+
+// setAll takes the options of a query.
+func (a *Address) setAll(query string) error {
 	if query == "" {
-		return a, nil
+		return nil
 	}
 	seen := map[string]bool{}
 	for option := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(option, "=")
 		if seen[name] {
-			return Address{}, fmt.Errorf("has the option %q twice", name)
+			return fmt.Errorf("has the option %q twice", name)
 		}
 		seen[name] = true
 		if err := a.set(name, value); err != nil {
-			return Address{}, err
+			return err
 		}
 	}
-	return a, nil
+	if (a.Cert == "") != (a.Key == "") {
+		return errors.New("has one of cert and key; TLS needs both")
+	}
+	return nil
 }
 
-// set takes one option of a unix socket.
-func (a *Address) set(name, value string) error {
-	switch name {
-	case "mode":
+// set takes one option.
+func (a *Address) set(name, value string) (err error) {
+	unix := a.Network == "unix"
+	switch {
+	case name == "mode" && unix:
 		n, err := strconv.ParseUint(value, 8, 32)
 		if err != nil || n == 0 || n > 0o777 {
 			return fmt.Errorf("has the mode %q, which is not an octal number from 1 to 0777", value)
 		}
 		a.Mode = fs.FileMode(n)
-	case "owner":
+	case name == "owner" && unix:
 		owner, group, both := strings.Cut(value, ":")
 		if owner == "" || both && group == "" || strings.Contains(group, ":") {
 			return fmt.Errorf("has the owner %q; write owner=USER or owner=USER:GROUP", value)
 		}
 		a.Owner, a.Group = owner, group
+	case name == "cert":
+		a.Cert, err = unescaped(name, value)
+	case name == "key":
+		a.Key, err = unescaped(name, value)
+	case name == "proxy_protocol":
+		if a.Proxy = value == "true"; !a.Proxy && value != "false" {
+			return fmt.Errorf("has proxy_protocol=%q; write true or false", value)
+		}
+	case unix:
+		return fmt.Errorf("has the unknown option %q (known are mode, owner, cert, key and proxy_protocol)", name)
 	default:
-		return fmt.Errorf("has the unknown option %q (known are mode and owner)", name)
+		return fmt.Errorf("has the unknown option %q (known are cert, key and proxy_protocol)", name)
 	}
-	return nil
+	return err
+}
+
+// unescaped returns the path in an option.
+func unescaped(name, value string) (string, error) {
+	path, err := url.PathUnescape(value)
+	if err == nil {
+		err = checkString(path)
+	}
+	if err != nil || path == "" {
+		return "", fmt.Errorf("has %s=%q, which is no path of a file", name, value)
+	}
+	return path, nil
+}
+
+// escaped returns path as unescaped reads it, without what ends an option, a list or a word.
+func escaped(path string) string {
+	var b strings.Builder
+	for _, r := range path {
+		if r <= ' ' || r == 0x7f || r == '\ufffd' || strings.ContainsRune("%&,", r) {
+			for _, c := range []byte(string(r)) {
+				fmt.Fprintf(&b, "%%%02X", c)
+			}
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }

@@ -22,9 +22,13 @@ func TestParseAddress(t *testing.T) {
 		{"unix:///run/p.sock", Address{Network: "unix", Addr: "///run/p.sock"}},
 		{"unix:" + long, Address{Network: "unix", Addr: long}},
 		{"unix:/a:b?", Address{Network: "unix", Addr: "/a:b"}},
-		{"unix:/run/p.sock?mode=0660&owner=www-data:www-data", Address{"unix", "/run/p.sock", 0o660, "www-data", "www-data"}},
-		{"unix:/p?owner=33&mode=777", Address{"unix", "/p", 0o777, "33", ""}},
+		{"unix:/run/p.sock?mode=0660&owner=www-data:www-data", Address{Network: "unix", Addr: "/run/p.sock", Mode: 0o660, Owner: "www-data", Group: "www-data"}},
+		{"unix:/p?owner=33&mode=777", Address{Network: "unix", Addr: "/p", Mode: 0o777, Owner: "33"}},
 		{"fd:http", Address{Network: "fd", Addr: "http"}},
+		{":8443?cert=/c.pem&key=k%20%2c%26%25.pem", Address{Network: "tcp", Addr: ":8443", Cert: "/c.pem", Key: "k ,&%.pem"}},
+		{"fd:web?proxy_protocol=true", Address{Network: "fd", Addr: "web", Proxy: true}},
+		{"unix:/p?mode=0600&proxy_protocol=true&key=k&cert=c?x=y", Address{Network: "unix", Addr: "/p", Mode: 0o600, Cert: "c?x=y", Key: "k", Proxy: true}},
+		{":1?proxy_protocol=false", Address{Network: "tcp", Addr: ":1"}},
 	}
 	for _, test := range tests {
 		got, err := ParseAddress(test.in)
@@ -41,6 +45,13 @@ func TestParseAddress(t *testing.T) {
 func TestParseAddressRefuses(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{"", "is empty"},
+		{":1?cert=c", "has one of cert and key; TLS needs both"},
+		{":1?key=k", "has one of cert and key; TLS needs both"},
+		{":1?cert=&key=k", `has cert="", which is no path of a file`},
+		{":1?cert=%zz&key=k", `has cert="%zz", which is no path of a file`},
+		{":1?cert=%00&key=k", `has cert="%00", which is no path of a file`},
+		{":1?proxy_protocol", `has proxy_protocol=""; write true or false`},
+		{":1?mode=0660", `has the unknown option "mode" (known are cert, key and proxy_protocol)`},
 		{"a b:80", "contains a space or a control character"},
 		{"a\x00:80", "contains a space or a control character"},
 		{"a\xff:80", "contains a space or a control character"},
@@ -75,7 +86,7 @@ func TestParseAddressRefuses(t *testing.T) {
 		{"unix:/p?owner=", `has the owner ""; write owner=USER or owner=USER:GROUP`},
 		{"unix:/p?owner=a:", `has the owner "a:"; write owner=USER or owner=USER:GROUP`},
 		{"unix:/p?owner=a:b:c", `has the owner "a:b:c"; write owner=USER or owner=USER:GROUP`},
-		{"unix:/p?perm=0600", `has the unknown option "perm" (known are mode and owner)`},
+		{"unix:/p?perm=0600", `has the unknown option "perm" (known are mode, owner, cert, key and proxy_protocol)`},
 		{"fd:", "needs a name after fd:, of 1 to 255 characters without a colon"},
 		{"fd:a:b", "needs a name after fd:, of 1 to 255 characters without a colon"},
 		{"fd:" + strings.Repeat("n", 256), "needs a name after fd:, of 1 to 255 characters without a colon"},

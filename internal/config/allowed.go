@@ -113,6 +113,8 @@ func wants(t reflect.Type, s spec) string {
 		noun, such = "a size", ", such as 16MiB"
 	case accountType:
 		return "a name or a number"
+	case proxyType:
+		return "an IP address, a network such as 10.0.0.0/8, or unix"
 	case limitType:
 		return "a number, a size such as 16MiB, or unlimited"
 	}
@@ -142,6 +144,8 @@ func example(t reflect.Type) string {
 	switch {
 	case t == addressType:
 		return `["127.0.0.1:8000"]`
+	case t == proxyType:
+		return "[10.0.0.0/8]"
 	case shapeOf(t) == section:
 		return "[{key: value}]"
 	}

@@ -9,7 +9,7 @@ import (
 // check reports settings that are right alone and wrong together, and returns what
 // is merely questionable.
 func (g *loader) check(c *Config) (warnings []string) {
-	warnings = g.checkPools(c)
+	warnings = append(g.checkPools(c), g.checkDoor(c)...)
 	g.checkAdmin(c)
 	g.checkOps(c)
 	return warnings

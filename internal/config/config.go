@@ -9,8 +9,7 @@ type Config struct {
 	Listen []Address `yaml:"listen" default:"127.0.0.1:8000" check:"nonempty"`
 	// Workers is how many worker processes run.
 	Workers Workers `yaml:"workers" default:"auto" check:"auto|1..1024"`
-	// Models is the directory of the models, relative to the working directory.
-	Models string `yaml:"models" default:"models" check:"nonempty"`
+	Models  Models  `yaml:"models"`
 	// User is whom the workers run as; empty: whom the supervisor does, unless that is root.
 	User Account `yaml:"user"`
 	// Group is their group; empty: the user's own.
@@ -25,6 +24,7 @@ type Config struct {
 	Concurrency Concurrency `yaml:"concurrency"`
 	Queue       Queue       `yaml:"queue"`
 	HTTP        HTTP        `yaml:"http"`
+	Auth        Auth        `yaml:"auth"`
 	Inference   Inference   `yaml:"inference"`
 	Cache       Cache       `yaml:"cache"`
 	Reload      Reload      `yaml:"reload"`
@@ -36,6 +36,28 @@ type Config struct {
 	Ops   Ops    `yaml:"ops"`
 	Log   Log    `yaml:"log"`
 }
+
+// Models is the section of where models are from and who may change them; a directory alone
+// stands for all of it.
+type Models struct {
+	// Dir is the directory of the models, relative to the working directory.
+	Dir string `yaml:"dir" short:"text" default:"models" check:"nonempty"`
+	// Control is who may load and unload models while the service runs: ControlNone,
+	// ControlAdmin or ControlExplicit.
+	Control string `yaml:"control" default:"none" check:"none|admin|explicit"`
+	// Watch is how often Dir is looked at for models and versions that have appeared; 0: never.
+	Watch time.Duration `yaml:"watch" default:"0s" check:"0s|100ms..24h"`
+	// MaxUpload is how much an operator may send along with one load, in bytes.
+	MaxUpload Bytes `yaml:"max_upload" default:"256MiB" check:"1KiB..64GiB"`
+}
+
+// Values of Models.Control: nobody, operators by the admin socket, and those as well as
+// clients over HTTP.
+const (
+	ControlNone     = "none"
+	ControlAdmin    = "admin"
+	ControlExplicit = "explicit"
+)
 
 // Predict is the section of POST /predict.
 type Predict struct {
@@ -147,6 +169,17 @@ type HTTP struct {
 	MaxConnections int `yaml:"max_connections" default:"10000" check:"1..1000000"`
 	// WorkerHeader adds the slot and process id of the worker to each response.
 	WorkerHeader bool `yaml:"worker_header" default:"false"`
+	// TrustedProxies are the peers that say whom they speak for.
+	TrustedProxies []Proxy `yaml:"trusted_proxies"`
+}
+
+// Auth is the section of the tokens: the paths of files with those of each class of paths;
+// empty: nobody is asked for one.
+type Auth struct {
+	Infer   string `yaml:"infer"`   // models: inference, descriptions, statistics
+	Tasks   string `yaml:"tasks"`   // background tasks
+	Control string `yaml:"control"` // what changes or lists what is loaded
+	Docs    string `yaml:"docs"`    // pages and documents about the service
 }
 
 // Inference is the section of the engine.

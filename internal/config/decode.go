@@ -71,6 +71,10 @@ func (d *decoder) value(key string, node ast.Node, v reflect.Value, s spec) {
 	case list:
 		d.list(key, node, v, s)
 	case leaf:
+		if v.Type() == addressType && kindOf(node) == isMapping {
+			d.address(key, node, v)
+			return
+		}
 		d.leaf(key, node, v, s)
 	}
 }
@@ -163,7 +167,7 @@ func (d *decoder) field(prefix, name string, e *ast.MappingValueNode, v reflect.
 	case byFile:
 		d.secretFrom(prefix, name, e.Value, v.Field(f.index))
 	case plain:
-		d.value(prefix+name, e.Value, f.spec.valueOf(v.Field(f.index)), f.spec)
+		d.value(f.key(prefix), e.Value, f.spec.valueOf(v.Field(f.index)), f.spec)
 	}
 }
 

@@ -46,14 +46,14 @@ func TestDocuments(t *testing.T) {
 		},
 		{"directive", "%YAML 1.2\n---\nworkers: 2\n", "p:1:1: a directive (%NAME) is not read here; remove the line"},
 		{"key without a value", "workers:\nmodels: m\n", "p:1:9: workers: has no value; write auto or a number from 1 to 1024, or remove the line"},
-		{"number as key", "1: x\n", "p:1:1: 1: unknown key; known here are listen, workers, models, user, group, groups, predict, worker, timeouts, drain, concurrency, queue, http, inference, cache, reload, recycle, pools, admin, ops, log"},
+		{"number as key", "1: x\n", "p:1:1: 1: unknown key; known here are listen, workers, models, user, group, groups, predict, worker, timeouts, drain, concurrency, queue, http, auth, inference, cache, reload, recycle, pools, admin, ops, log"},
 		{"number as text", "models: 42\n", ""},
 		{"block text", "models: |\n  a\n", ""},
 		{"octal", "worker: {max_crashes: 010}\n", `p:1:23: worker.max_crashes: "010" is not written as a plain decimal number; write a number from 1 to 1000`},
 		{"fraction", "worker: {max_crashes: 1.5}\n", `p:1:23: worker.max_crashes: "1.5" is not a whole number; write a number from 1 to 1000`},
 		{"boolean in a list", "worker: {command: [a, true]}\n", `p:1:23: worker.command[1]: is a boolean, not text; write "true"`},
 		{"key in the wrong section", "http: {level: info}\n", "p:1:8: http.level: unknown key; did you mean log.level?"},
-		{"odd key", "\"a\\x1b\\n\": 1\n", `p:1:1: a\x1b\n: unknown key; known here are listen, workers, models, user, group, groups, predict, worker, timeouts, drain, concurrency, queue, http, inference, cache, reload, recycle, pools, admin, ops, log`},
+		{"odd key", "\"a\\x1b\\n\": 1\n", `p:1:1: a\x1b\n: unknown key; known here are listen, workers, models, user, group, groups, predict, worker, timeouts, drain, concurrency, queue, http, auth, inference, cache, reload, recycle, pools, admin, ops, log`},
 		{"empty text", "models: \"\"\n", `p:1:9: models: "" is empty; write text that is not empty`},
 		{"65 levels", strings.Repeat("[", 65) + strings.Repeat("]", 65), "p:1:65: is nested more than 64 levels deep"},
 	}
@@ -157,7 +157,7 @@ func TestDocumentValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Models: "a\nb", Admin: "off", Workers: 3}
+	want := Config{Models: Models{Dir: "a\nb"}, Admin: "off", Workers: 3}
 	want.Predict.Model = "42"
 	want.Worker.Command = []string{"a,b", "c d", "\té", "7"}
 	if !reflect.DeepEqual(c, want) {

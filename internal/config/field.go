@@ -71,6 +71,7 @@ func fieldsOf(t reflect.Type) []field {
 // setting is one key that holds a value, in one struct.
 type setting struct {
 	key   string // log.level
+	long  string // the key as a file has it, where that is longer: models.dir
 	env   string // PREFORKD_LOG_LEVEL
 	spec  spec
 	value reflect.Value
@@ -81,17 +82,21 @@ type setting struct {
 func settingsOf(v reflect.Value, prefix string) []setting {
 	var all []setting
 	for _, f := range fieldsOf(v.Type()) {
-		key, value := prefix+f.name, v.Field(f.index)
+		key, value := f.key(prefix), v.Field(f.index)
 		switch shapeOf(value.Type()) {
 		case section:
 			all = append(all, settingsOf(value, key+".")...)
 		case named:
 		case list:
 			if shapeOf(value.Type().Elem()) == leaf {
-				all = append(all, setting{key, envName(key), f.spec, value})
+				all = append(all, setting{key: key, env: envName(key), spec: f.spec, value: value})
 			}
 		case leaf:
-			all = append(all, setting{key, envName(key), f.spec, value})
+			s := setting{key: key, env: envName(key), spec: f.spec, value: value}
+			if long := prefix + f.name; long != key {
+				s.long = long
+			}
+			all = append(all, s)
 		}
 	}
 	return all
@@ -124,6 +129,7 @@ var (
 	addressType  = reflect.TypeFor[Address]()
 	accountType  = reflect.TypeFor[Account]()
 	limitType    = reflect.TypeFor[Limit]()
+	proxyType    = reflect.TypeFor[Proxy]()
 )
 
 func shapeOf(t reflect.Type) shape {

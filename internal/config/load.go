@@ -174,7 +174,7 @@ func (g *loader) flags(flags []Flag) {
 	joined := map[string]Flag{}
 	var order []string
 	for _, f := range flags {
-		i := slices.IndexFunc(g.settings, func(s setting) bool { return s.key == f.Key })
+		i := slices.IndexFunc(g.settings, func(s setting) bool { return s.key == f.Key || s.long != "" && s.long == f.Key })
 		if f.Name == "" {
 			f.Name = flagName(f.Key)
 		}
@@ -182,6 +182,7 @@ func (g *loader) flags(flags []Flag) {
 			g.problem("flag "+f.Name, f.Key, "unknown key"+g.hint(f.Key))
 			continue
 		}
+		f.Key = g.settings[i].key
 		before, again := joined[f.Key]
 		if !again {
 			order = append(order, f.Key)

@@ -59,7 +59,7 @@ func (c *Config) ForPool(name string) *Config {
 	own := *c
 	own.Pools = nil
 	if p, ok := c.Pools[name]; ok && name != MainPool {
-		own.Listen, own.Workers, own.Models, own.Predict = p.Listen, p.Workers, p.Models, p.Predict
+		own.Listen, own.Workers, own.Models.Dir, own.Predict = p.Listen, p.Workers, p.Models, p.Predict
 		own.User, own.Group, own.Groups = p.User, p.Group, p.Groups
 		own.Worker, own.Timeouts, own.HTTP, own.Recycle = p.Worker, p.Timeouts, p.HTTP, p.Recycle
 	}

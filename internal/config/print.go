@@ -29,7 +29,7 @@ type printer struct {
 // section writes the fields of a struct.
 func (p *printer) section(v reflect.Value, prefix, indent string) {
 	for _, f := range fieldsOf(v.Type()) {
-		key := prefix + f.name
+		key := f.key(prefix)
 		switch f.spec.use {
 		case inline:
 			p.secret(key, f.name, indent)

@@ -3,13 +3,26 @@ package config
 import (
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 )
 
 // Some sections may be written as less than a section: a field with the tag short:"WORD",
-// a bool, is set by the word in place of its section, and one with short:"list" by a list.
-const shortList = "list"
+// a bool, is set by the word in place of its section, and one with short:"list" by a list. One
+// with short:"text" is set by any text, and has the section's key as its own.
+const (
+	shortList = "list"
+	shortText = "text"
+)
+
+// key returns the key of f in a section whose keys begin with prefix.
+func (f field) key(prefix string) string {
+	if f.spec.short == shortText {
+		return strings.TrimSuffix(prefix, ".")
+	}
+	return prefix + f.name
+}
 
 // short writes node into v if it is such a short form of the section.
 func (d *decoder) short(key string, node ast.Node, v reflect.Value) bool {
@@ -19,7 +32,10 @@ func (d *decoder) short(key string, node ast.Node, v reflect.Value) bool {
 		case f.spec.short == shortList && kind == isList:
 			d.list(key, node, v.Field(f.index), f.spec)
 			return true
-		case f.spec.short != "" && kind <= isWord && text == f.spec.short:
+		case f.spec.short == shortText && kind < isMapping && kind != isNull:
+			d.leaf(key, node, v.Field(f.index), f.spec)
+			return true
+		case f.spec.short != "" && f.spec.short != shortText && kind <= isWord && text == f.spec.short:
 			v.Field(f.index).SetBool(true)
 			d.places[key] = at(node)
 			return true
@@ -35,9 +51,12 @@ func wantsShort(t reflect.Type) (text string) {
 	}
 	fields := fieldsOf(t)
 	for _, f := range slices.DeleteFunc(fields, func(f field) bool { return f.spec.short == "" }) {
-		if f.spec.short == shortList {
+		switch f.spec.short {
+		case shortList:
 			text += "a list, or "
-		} else {
+		case shortText:
+			text += "text, or "
+		default:
 			text += f.spec.short + ", or "
 		}
 	}

@@ -36,8 +36,9 @@ type Model interface {
 	Outputs() []TensorInfo
 	// Run runs the model once. in[i] is the value of Inputs()[i], its type and
 	// shape already checked with TensorInfo.Check, or Invalid for an optional one that
-	// is left out; it is only read, and not kept after Run returns. out[i] receives Outputs()[i]: Run sets its name, type and
-	// shape and reuses its memory, so that a caller who keeps out between calls
+	// is left out; it is only read, and not kept after Run returns. Until then its memory
+	// must stay as it is, whoever has given up waiting: a large one is not copied. out[i]
+	// receives Outputs()[i]: Run sets its name, type and shape and reuses its memory, so that a caller who keeps out between calls
 	// allocates nothing in the steady state. len(out) == len(Outputs()).
 	//
 	// An error wraps ErrInput when the values are at fault (a shape that the

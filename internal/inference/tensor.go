@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // ErrInput marks an error of Model.Run that the caller's values caused.
@@ -70,16 +71,18 @@ func (t *Tensor) Borrow(dt DataType, shape []int64, memory []byte) bool {
 
 // Trim frees t's memory if it is larger than limit bytes, and gives borrowed memory back;
 // then t is empty. It keeps a reused tensor from holding for ever what one large value
-// once needed.
-func (t *Tensor) Trim(limit int) {
+// once needed. It returns how many bytes it has freed.
+func (t *Tensor) Trim(limit int) (freed int) {
 	borrowed := len(t.raw) > 0 && !t.owns()
-	if cap(t.words)*8+cap(t.text)+cap(t.starts)*8 > limit {
+	if n := cap(t.words)*8 + cap(t.text) + cap(t.starts)*8; n > limit {
 		t.words, t.text, t.starts = nil, nil, nil
+		freed = n
 	} else if !borrowed {
-		return
+		return 0
 	}
 	t.raw, t.text, t.starts = nil, t.text[:0], t.starts[:0]
 	t.Shape = append(t.Shape[:0], 0)
+	return freed
 }
 
 func (t *Tensor) grow(bytes int) {
@@ -122,6 +125,12 @@ func (t *Tensor) Texts() (text []byte, starts []uint64) { return t.text, t.start
 func (t *Tensor) AppendText(s []byte) {
 	t.starts = append(t.starts, uint64(len(t.text)))
 	t.text = append(t.text, s...)
+}
+
+// ReserveText makes room for count strings of size bytes in all that are appended next, so
+// that many of them are not copied as they become more.
+func (t *Tensor) ReserveText(count, size int) {
+	t.text, t.starts = slices.Grow(t.text, size), slices.Grow(t.starts, count)
 }
 
 // LayText makes room for count strings of size bytes in all, for an engine that fills it

@@ -12,9 +12,15 @@ type Manifest struct {
 	// inherits FDLibrary loads that file, whatever lies at the path by now.
 	Library string      `json:"library"`
 	Models  []ModelFile `json:"models"`
+	// Unloaded are models that are not served.
+	Unloaded []UnloadedModel `json:"unloaded,omitempty"`
 	// Outlives says that connections which wait in the pool's queue outlive the service: the
 	// next start of it takes them.
 	Outlives bool `json:"outlives,omitempty"`
+	// Sockets are what is spoken on the listening sockets, in their order.
+	Sockets []Socket `json:"sockets,omitempty"`
+	Tokens  Tokens   `json:"tokens,omitempty"`
+	Seed    []byte   `json:"seed,omitempty"` // of the keys of TLS session tickets
 }
 
 // ModelFile is one version of one model, by the content of its file.
@@ -32,4 +38,31 @@ type ModelFile struct {
 	Row int `json:"row,omitempty"`
 	// Warmup are the requests of its warmup.json and its config.pbtxt.
 	Warmup []WarmupCase `json:"warmup,omitempty"`
+}
+
+// UnloadedModel is a version of a model that is known and not served.
+type UnloadedModel struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Reason  string `json:"reason"`
+}
+
+// ModelChange names a change of the models of a pool. Numbers are from 1 on, and each is
+// greater than those before.
+type ModelChange struct {
+	Number uint64 `json:"number"`
+	// File holds a ModelSet: it may be larger than a message. Only ControlPrepare has it.
+	File string `json:"file,omitempty"`
+}
+
+// ModelSet is all that a pool has of models after a change.
+type ModelSet struct {
+	Models   []ModelFile     `json:"models"`
+	Unloaded []UnloadedModel `json:"unloaded,omitempty"`
+}
+
+// ModelOrder is what a client wants to have done to a model.
+type ModelOrder struct {
+	Name   string `json:"name"`
+	Unload bool   `json:"unload,omitempty"` // else load it
 }

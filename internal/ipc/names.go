@@ -66,6 +66,16 @@ const (
 	ControlCount    = "count"     // the reply is a Count
 	ControlLevel    = "level"     // give away connections beyond a level; the body is a Level
 	ControlSettle   = "settle"    // end what share and level have begun; the body is a Settle
+
+	// Two phases of a change of models; the body of each is a ModelChange.
+	ControlPrepare = "models-prepare" // load beside what serves, and try it
+	ControlCommit  = "models-commit"  // serve what was prepared
+	ControlDrop    = "models-drop"    // forget it
+)
+
+// What a worker asks of the supervisor over the control channel.
+const (
+	ControlModel = "model" // load or unload a model in the whole service; the body is a ModelOrder
 )
 
 // Share is how many of its connections a worker gives away, each between two requests:

@@ -45,12 +45,12 @@ type channel struct {
 
 // newChannel makes the channel and reads from it until the worker has died or close is
 // called.
-func (s *Supervisor) newChannel() (*channel, error) {
+func (s *Supervisor) newChannel(handlers map[string]control.Handler) (*channel, error) {
 	own, theirs, err := control.Pair()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := control.New(own, nil)
+	conn, err := control.New(own, handlers)
 	if err != nil {
 		activation.Close(theirs)
 		return nil, err
@@ -80,7 +80,7 @@ func (s *Supervisor) join(w *worker) (err error) {
 	if w.slot.pool.other {
 		return nil
 	}
-	if w.channel, err = s.newChannel(); err != nil {
+	if w.channel, err = s.newChannel(s.workerHandlers(w.slot.pool.name)); err != nil {
 		w.row.Settle(0, uint64(slot.Failed), scoreboard.ExitNone)
 		return fmt.Errorf("make a control channel: %w", err)
 	}

@@ -179,7 +179,10 @@ func (s *Supervisor) tellLost(w *worker, why string) { s.tell(w, rollout.OnLost,
 // tell feeds what has happened to w to the operation that decides about its slot, and
 // tells whether there is one.
 func (s *Supervisor) tell(w *worker, kind rollout.Kind, why string) bool {
+	s.changeHears(w, kind, why)
 	switch {
+	case s.change.tries(w.slot):
+		return true
 	case s.op.decides(w.slot.pool):
 		s.feed(s.op.event(kind, w, why))
 		return true

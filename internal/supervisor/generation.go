@@ -23,6 +23,7 @@ type generation struct {
 	models  []ipc.ModelFile // of all pools, each once
 	leases  []*cache.Lease  // of the copies of models
 	sockets []boundSocket   // of all pools
+	door    ipc.Door        // what is asked of those who connect
 	pools   []*pool         // main first
 	keeper  *keeper         // of sockets and queues; nil: nobody keeps them
 	program *os.File        // the supervisor's; nil: not held
@@ -51,6 +52,9 @@ func (s *Supervisor) newGeneration(number uint64, cfg *config.Config, old *gener
 			g.release(old)
 		}
 	}()
+	if err := s.guard(g, old); err != nil {
+		return nil, err
+	}
 	for _, name := range cfg.PoolNames() {
 		if err := s.newPool(g, name).identify(); err != nil {
 			return nil, err
@@ -81,23 +85,28 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 		return nil
 	}
 	c := p.cfg
-	found, ok := collected[c.Models]
+	found, ok := collected[c.Models.Dir]
 	if !ok {
 		var err error
-		if found, err = cache.Collect(cache.Options{
-			Models: c.Models, Cache: c.Cache.Dir, Decode: config.Decode, DecodeText: pbtxt.Decode,
-			Shared: filepath.Dir(c.Cache.Dir) == "/var/tmp", Readable: p.gen.hasOthers(),
-		}); err != nil {
+		if found, err = cache.Collect(p.cacheOptions()); err != nil {
 			return err
 		}
 		for _, w := range found.Warnings {
 			s.log.Warn("model directory", "warning", w)
 		}
-		collected[c.Models] = found
+		collected[c.Models.Dir] = found
 		p.gen.leases = append(p.gen.leases, found.Lease)
 	}
 	p.models = slices.Clone(found.Models)
 	return checkDefaultModel(p)
+}
+
+// cacheOptions say where p's models are from, and where they go.
+func (p *pool) cacheOptions() cache.Options {
+	return cache.Options{
+		Models: p.cfg.Models.Dir, Cache: p.cfg.Cache.Dir, Decode: config.Decode, DecodeText: pbtxt.Decode,
+		Shared: filepath.Dir(p.cfg.Cache.Dir) == "/var/tmp", Readable: p.gen.hasOthers(),
+	}
 }
 
 // complete makes what no generation has of another: sockets, slots and manifests. The
@@ -111,6 +120,7 @@ func (s *Supervisor) complete(g, old *generation) error {
 	if err := g.listen(old, inherited, s.log.Warn); err != nil {
 		return err
 	}
+	s.warnOpen(g)
 	if err := s.size(g, old); err != nil {
 		return err
 	}
@@ -372,7 +382,7 @@ func checkDefaultModel(p *pool) error {
 		names = append(names, m.Name)
 	}
 	return &ipc.Failure{
-		Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %s is not in %s, which holds %s", config.PoolKey(p.name, "predict.model"), want, p.cfg.Models, strings.Join(slices.Compact(names), ", ")),
+		Exit: ipc.ExitConfig, What: fmt.Sprintf("%s: %s is not in %s, which holds %s", config.PoolKey(p.name, "predict.model"), want, p.cfg.Models.Dir, strings.Join(slices.Compact(names), ", ")),
 		Try: "name a model that is there, or remove the setting",
 	}
 }

@@ -38,20 +38,23 @@ type keptSocket struct {
 }
 
 type keptPool struct {
-	Name    string          `json:"name"`
-	Number  int             `json:"number"`
-	Size    int             `json:"size"`
-	Asked   int             `json:"asked"`
-	Procs   int             `json:"procs"`
-	Surge   int             `json:"surge"`
-	Models  []ipc.ModelFile `json:"models,omitempty"`
-	Path    string          `json:"path"` // of the worker's program
-	Args    []string        `json:"args"`
-	Own     bool            `json:"own,omitempty"`
-	Library string          `json:"library,omitempty"`
-	Worker  bool            `json:"worker,omitempty"` // the program itself is kept
-	Engine  bool            `json:"engine,omitempty"` // and so is the library
-	Queue   string          `json:"queue,omitempty"`
+	Name   string          `json:"name"`
+	Number int             `json:"number"`
+	Size   int             `json:"size"`
+	Asked  int             `json:"asked"`
+	Procs  int             `json:"procs"`
+	Surge  int             `json:"surge"`
+	Models []ipc.ModelFile `json:"models,omitempty"`
+
+	Unloaded []ipc.UnloadedModel `json:"unloaded,omitempty"`
+
+	Path    string   `json:"path"` // of the worker's program
+	Args    []string `json:"args"`
+	Own     bool     `json:"own,omitempty"`
+	Library string   `json:"library,omitempty"`
+	Worker  bool     `json:"worker,omitempty"` // the program itself is kept
+	Engine  bool     `json:"engine,omitempty"` // and so is the library
+	Queue   string   `json:"queue,omitempty"`
 
 	Identity *process.Identity `json:"identity,omitempty"` // found when it was made: the user may be gone by now
 }
@@ -71,12 +74,15 @@ func (s *Supervisor) keepGeneration(k *kept) {
 	if g.program != nil {
 		s.keeper.store(keptName(g.number, "supervisor"), int(g.program.Fd()))
 	}
+	if err := s.keeper.storeJSON(keptName(g.number, "door"), g.door); err != nil {
+		s.log.Error("tokens and certificates not kept: they would not survive this process", "generation", g.number, "err", err)
+	}
 	for _, sock := range g.sockets {
 		r.Sockets = append(r.Sockets, keptSocket{Key: sock.key, Name: sock.Name, From: sock.from, Own: sock.Owned()})
 	}
 	for _, p := range g.pools {
 		kp := keptPool{
-			Name: p.name, Number: p.number, Size: p.size, Asked: p.asked, Procs: p.procs, Surge: p.surge, Models: p.models,
+			Name: p.name, Number: p.number, Size: p.size, Asked: p.asked, Procs: p.procs, Surge: p.surge, Models: p.models, Unloaded: p.unloaded,
 			Path: p.programs.path, Args: p.programs.args, Own: p.programs.own, Library: p.programs.library,
 			Worker: p.programs.worker != nil, Engine: p.programs.engine != nil, Queue: p.queueKey, Identity: p.identity,
 		}
@@ -112,6 +118,7 @@ func (s *Supervisor) unkeep(g *generation) {
 	}
 	s.keeper.remove(keptName(g.number))
 	s.keeper.remove(keptName(g.number, "supervisor"))
+	s.keeper.remove(keptName(g.number, "door"))
 	for _, p := range g.pools {
 		s.keeper.remove(keptName(g.number, p.name, "worker"))
 		s.keeper.remove(keptName(g.number, p.name, "engine"))
@@ -143,6 +150,11 @@ func (s *Supervisor) restore(r *keptGeneration, inCharge bool) (g *generation, e
 	g = &generation{number: r.Number, cfg: r.Settings, keeper: s.keeper, path: r.Program}
 	if fd := s.opts.Main.take(keptName(r.Number, "supervisor")); fd >= 0 {
 		g.program = os.NewFile(uintptr(fd), r.Program)
+	}
+	if fd := s.opts.Main.take(keptName(r.Number, "door")); fd >= 0 { // programs from before had none
+		if err := readJSON(fd, &g.door); err != nil {
+			return g, fmt.Errorf("read what guards generation %d: %w", r.Number, err)
+		}
 	}
 	for _, kp := range r.Pools {
 		s.numbers[kp.Name] = kp.Number
@@ -186,7 +198,7 @@ func (s *Supervisor) restoreSockets(g *generation, r *keptGeneration) error {
 func (s *Supervisor) restorePool(g *generation, kp *keptPool, inCharge bool) (err error) {
 	main := s.opts.Main
 	p := s.newPool(g, kp.Name)
-	p.size, p.asked, p.procs, p.surge, p.models, p.identity = kp.Size, kp.Asked, kp.Procs, kp.Surge, kp.Models, kp.Identity
+	p.size, p.asked, p.procs, p.surge, p.models, p.unloaded, p.identity = kp.Size, kp.Asked, kp.Procs, kp.Surge, kp.Models, kp.Unloaded, kp.Identity
 	p.programs = programs{path: kp.Path, args: kp.Args, own: kp.Own, library: kp.Library}
 	if fd := main.take(keptName(g.number, kp.Name, "worker")); fd >= 0 {
 		p.programs.worker = os.NewFile(uintptr(fd), kp.Path)

@@ -101,9 +101,12 @@ func (s *Supervisor) again(k *kept, old *generation, number uint64) (_ *generati
 			err = k.missing(err)
 		}
 	}()
+	if err := g.guardAgain(k.gen, old); err != nil {
+		return nil, nil, err
+	}
 	for _, had := range k.gen.pools {
 		p := s.newPool(g, had.name)
-		p.models, p.identity = slices.Clone(had.models), had.identity
+		p.models, p.unloaded, p.identity = slices.Clone(had.models), had.unloaded, had.identity
 		if p.programs, err = had.programs.again(); err != nil {
 			return nil, nil, err
 		}

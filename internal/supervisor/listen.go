@@ -34,7 +34,10 @@ func listen(addresses []config.Address, have []boundSocket, inherited *activatio
 	for _, a := range addresses {
 		found := slices.Collect(func(yield func(boundSocket) bool) {
 			for _, h := range have {
-				if h.from == a && !yield(h) {
+				if h.from.Bound() != a.Bound() {
+					continue
+				}
+				if h.from = a; !yield(h) { // what is spoken there may change
 					return
 				}
 			}

@@ -56,10 +56,11 @@ type operation struct {
 }
 
 // queued is an operation that waits for the one under way to end: a scaling, a restart,
-// or otherwise a reload.
+// a change of models, or otherwise a reload.
 type queued struct {
 	scale   *scaling
 	restart *restarting
+	change  *changing
 	purpose
 	who *waiter // nil for a signal
 }
@@ -109,6 +110,8 @@ func (s *Supervisor) busy() string {
 		return "a change of size"
 	case s.restarts != nil:
 		return "the replacement of a worker"
+	case s.change != nil:
+		return "a change of models"
 	}
 	return ""
 }
@@ -142,12 +145,16 @@ func (s *Supervisor) next() {
 			first.who.end(reloadEnd{err: stoppingFailure(first.purpose.String())})
 			first.scale.end(scaleEnd{err: stoppingFailure("scale")})
 			first.restart.end(restartEnd{err: stoppingFailure("restart")})
+			first.change.end(changeEnd{err: stoppingFailure("change of models")})
 		case first.scale != nil:
 			s.queued = s.queued[1:]
 			s.beginScale(first.scale)
 		case first.restart != nil:
 			s.queued = s.queued[1:]
 			s.beginRestart(first.restart)
+		case first.change != nil:
+			s.queued = s.queued[1:]
+			s.beginChange(first.change)
 		default:
 			s.nextReload(first.purpose)
 		}
@@ -159,7 +166,7 @@ func (s *Supervisor) next() {
 func (s *Supervisor) nextReload(p purpose) {
 	op := &operation{purpose: p, began: s.now(), old: s.gen}
 	s.queued = slices.DeleteFunc(s.queued, func(q queued) bool {
-		if q.scale != nil || q.restart != nil || q.purpose != p {
+		if q.scale != nil || q.restart != nil || q.change != nil || q.purpose != p {
 			return false
 		}
 		if q.who != nil {

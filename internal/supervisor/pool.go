@@ -24,7 +24,9 @@ type pool struct {
 	number   int            // of the name, on the scoreboard
 	cfg      *config.Config // as if it were the only one
 	other    bool           // its workers are not ours; see other.go
+	trial    bool           // it is one process that tries models; see change.go
 	models   []ipc.ModelFile
+	unloaded []ipc.UnloadedModel // that operators or clients have had unloaded
 	sockets  []boundSocket
 	programs programs
 	identity *process.Identity   // whom its workers run as; nil: whom we do
@@ -105,18 +107,31 @@ func (p *pool) seal() error {
 	if p.other {
 		return nil
 	}
+	fd, err := p.manifestOf(p.models, p.unloaded)
+	if err == nil {
+		p.manifest = fd
+	}
+	return err
+}
+
+// manifestOf returns a manifest of p with other models, in sealed memory.
+func (p *pool) manifestOf(models []ipc.ModelFile, unloaded []ipc.UnloadedModel) (int, error) {
 	settings, err := json.Marshal(p.cfg)
 	if err != nil {
-		return fmt.Errorf("encode the configuration for workers: %w", err)
+		return -1, fmt.Errorf("encode the configuration for workers: %w", err)
+	}
+	sockets, err := p.spoken()
+	if err != nil {
+		return -1, err
 	}
 	data, err := json.Marshal(ipc.Manifest{
-		Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: p.models, Outlives: p.outlives,
+		Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: models, Unloaded: unloaded, Outlives: p.outlives,
+		Sockets: sockets, Tokens: p.gen.door.Tokens, Seed: p.gen.door.Seed,
 	})
 	if err != nil {
-		return fmt.Errorf("encode the manifest: %w", err)
+		return -1, fmt.Errorf("encode the manifest: %w", err)
 	}
-	p.manifest, err = activation.Sealed("preforkd-manifest", data)
-	return err
+	return activation.Sealed("preforkd-manifest", data)
 }
 
 // key returns the key of one of p's settings.

@@ -18,6 +18,9 @@ const oomScoreAdd = 50
 // limits are what workers of p are started with.
 func (s *Supervisor) limits(p *pool) process.Limits {
 	l := process.Limits{Umask: 0o027, OOMScoreAdj: p.cfg.Worker.OOMScoreAdj - s.oomAbove, Batch: !p.other}
+	if p.trial { // it gives way to those that serve, with the core and with memory
+		l.Nice, l.OOMScoreAdj = trialNice, min(l.OOMScoreAdj+oomScoreAdd, 1000)
+	}
 	c := &p.cfg.Worker.Limits
 	for _, r := range []struct {
 		name  string

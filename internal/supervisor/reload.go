@@ -62,7 +62,7 @@ func (s *Supervisor) read(old *generation, number uint64) (*generation, []string
 // differences says what a reload changes in a service that was started with the
 // settings in started. Pools may have the same models and programs: each line once.
 func differences(started *config.Config, old, next *generation) []string {
-	lines := config.Differences(*started, *old.cfg, *next.cfg)
+	lines := append(config.Differences(*started, *old.cfg, *next.cfg), doorDifferences(&old.door, &next.door)...)
 	for _, p := range next.pools {
 		before := old.pool(p.name)
 		if before == nil {

@@ -180,7 +180,7 @@ func (s *Supervisor) settled() bool {
 func (s *Supervisor) announce(ready int) {
 	var urls []string
 	for _, sock := range s.gen.sockets {
-		urls = append(urls, url(sock.Network, sock.Address))
+		urls = append(urls, sock.url())
 	}
 	var names []string
 	for _, m := range s.gen.models {
@@ -197,11 +197,18 @@ func (s *Supervisor) announce(ready int) {
 	fmt.Fprintf(s.opts.Out, "try: %s\n", s.example())
 }
 
-func url(network, address string) string {
-	if network == "unix" {
-		return "unix:" + address
+func (b *boundSocket) url() string {
+	if b.Network == "unix" {
+		return "unix:" + b.Address
 	}
-	return "http://" + reachable(address)
+	return b.scheme() + reachable(b.Address)
+}
+
+func (b *boundSocket) scheme() string {
+	if b.from.Cert != "" {
+		return "https://"
+	}
+	return "http://"
 }
 
 // reachable returns address with the host by which this machine reaches itself.
@@ -219,11 +226,22 @@ func (s *Supervisor) example() string {
 	base, flag := "", ""
 	main := s.gen.pools[0]
 	for _, sock := range main.sockets {
+		base, flag = sock.url(), ""
+		if sock.Network != "tcp" {
+			base, flag = sock.scheme()+"localhost", "--unix-socket "+sock.Address+" "
+		}
+		if sock.from.Cert != "" {
+			flag += "-k " // its names are seldom those of this machine
+		}
+		if sock.from.Proxy {
+			flag += "--haproxy-protocol "
+		}
 		if sock.Network == "tcp" {
-			base = "http://" + reachable(sock.Address)
 			break
 		}
-		base, flag = "http://localhost", "--unix-socket "+sock.Address+" "
+	}
+	if len(s.gen.door.Tokens[ipc.ClassInfer]) > 0 && !main.other {
+		flag += `-H "Authorization: Bearer $TOKEN" `
 	}
 	if main.other {
 		return fmt.Sprintf("curl -s %s%s%s", flag, base, main.cfg.Worker.Probe.Path)

@@ -144,6 +144,7 @@ func (s *Supervisor) endOperations() {
 	s.feed(rollout.Event{Kind: rollout.OnStop})
 	s.feedScale(rollout.Event{Kind: rollout.OnStop})
 	s.feedRestart(rollout.Event{Kind: rollout.OnStop})
+	s.stopChange()
 	for _, sl := range s.slots() {
 		sl.retryAt, sl.held = 0, false
 	}

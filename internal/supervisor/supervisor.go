@@ -67,11 +67,16 @@ type Supervisor struct {
 	rounds    uint64          // in which workers gave each other connections, so far
 	unsettled bool            // one of them may not have ended
 	restarts  *restarting     // the replacement of workers under way; nil: none
-	queued    []queued        // for when it has ended
-	sampleAt  time.Duration   // when to look at the counters again
-	recycleAt time.Duration   // when to look whether a worker is due to be replaced
-	measureAt time.Duration   // when to read the memory of those that do not report it
-	measuring bool            // that is under way
+	change    *changing       // the change of models under way; nil: none
+	changedAt time.Duration   // when the last one ended that freed no rows yet; 0: there is none
+	watchAt   time.Duration   // when to look at the directories of models again
+	looking   bool            // that is under way
+	watched   map[string]*watching
+	queued    []queued      // for when it has ended
+	sampleAt  time.Duration // when to look at the counters again
+	recycleAt time.Duration // when to look whether a worker is due to be replaced
+	measureAt time.Duration // when to read the memory of those that do not report it
+	measuring bool          // that is under way
 	rates     rates
 	oom       oomKills
 	oomAbove  int                                // by how much our oom_score_adj is higher than the main process's
@@ -115,7 +120,7 @@ func New(opts Options) *Supervisor {
 		opts: opts, cfg: opts.Config, origin: time.Now(), outputs: map[int][2]int{},
 		lifeline: [2]int{-1, -1}, pid: os.Getpid(), history: admin.NewLog(keptEvents),
 		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
-		deaths: map[*scoreboard.Model]*slot.Deaths{}, numbers: map[string]int{config.MainPool: 0}, proven: map[string]bool{},
+		deaths: map[*scoreboard.Model]*slot.Deaths{}, watched: map[string]*watching{}, numbers: map[string]int{config.MainPool: 0}, proven: map[string]bool{},
 	}
 }
 
@@ -221,6 +226,12 @@ func (s *Supervisor) handle(e event) {
 		s.onWatched(e)
 	case upgradedEvent:
 		s.onUpgraded(e)
+	case lookedEvent:
+		s.onLooked(e)
+	case collectedEvent:
+		s.onCollected(e)
+	case answeredEvent:
+		s.onAnswered(e)
 	case measuredEvent:
 		s.onMeasured(e)
 	}
@@ -239,6 +250,9 @@ func (s *Supervisor) untilNext() time.Duration {
 	next := s.sampleAt - s.now()
 	if s.recycles() {
 		next = min(next, s.recycleAt-s.now())
+	}
+	if s.watchEvery() > 0 {
+		next = min(next, s.watchAt-s.now())
 	}
 	for _, sl := range s.slots() {
 		if sl.retryAt > 0 {
@@ -279,6 +293,9 @@ func (s *Supervisor) onTimer() {
 	}
 	if s.drainAt > 0 && now >= s.drainAt {
 		s.stop(stopGraceful, nil)
+	}
+	if s.watchEvery() > 0 && now >= s.watchAt {
+		s.lookAtModels()
 	}
 	if now >= s.measureAt {
 		s.measureAt = now + measureEvery

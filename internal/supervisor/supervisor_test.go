@@ -35,7 +35,7 @@ func TestGoroutinesEnd(t *testing.T) {
 	if os.Getuid() == 0 {
 		cfg.User = "root"
 	}
-	cfg.Models = filepath.Join(testkit.Root(t), "models")
+	cfg.Models.Dir = filepath.Join(testkit.Root(t), "models")
 	cfg.Cache.Dir = filepath.Join(testkit.Root(t), ".cache", "test-models")
 	cfg.Worker.Command = []string{filepath.Join(testkit.Programs(t), "preforkd-worker")}
 	cfg.Worker.MaxCrashes, cfg.Worker.MaxBackoff = 1000, time.Millisecond

@@ -138,8 +138,11 @@ func Start(t testing.TB, o Options) *Service {
 	if err != nil {
 		t.Fatalf("read the ready line: %v", err)
 	}
-	if _, rest, ok := strings.Cut(line, "http://"); ok {
-		s.URL = "http://" + strings.Fields(rest)[0]
+	for _, word := range strings.Fields(line) {
+		if strings.HasPrefix(word, "http://") || strings.HasPrefix(word, "https://") {
+			s.URL = word
+			break
+		}
 	}
 	s.Workers()
 	return s

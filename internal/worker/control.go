@@ -14,6 +14,9 @@ import (
 // handlers answer what the supervisor asks.
 func (w *worker) handlers() map[string]control.Handler {
 	return map[string]control.Handler{
+		ipc.ControlPrepare: w.prepare,
+		ipc.ControlCommit:  w.commit,
+		ipc.ControlDrop:    w.drop,
 		ipc.ControlAccept: func(context.Context, json.RawMessage) (any, error) {
 			w.release()
 			return nil, nil

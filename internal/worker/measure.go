@@ -1,9 +1,11 @@
 package worker
 
 import (
+	"sync/atomic"
 	"time"
 
 	"preforkd/internal/inference"
+	"preforkd/internal/ipc"
 )
 
 // began counts a request in this worker's row.
@@ -25,25 +27,42 @@ func (w *worker) answered(status int, took time.Duration) {
 type watched struct {
 	inference.Engine
 	w *worker
+	// aside is set while models are loaded beside what serves: until they serve, their runs
+	// are no business of the row's. Only the goroutine that loads uses these.
+	aside bool
+	names map[string]string // what operators call a path
+	fresh []*watchedModel   // loaded aside
 }
 
 // Load announces path by the name that the operator gave it.
 func (e *watched) Load(path string) (inference.Model, error) {
-	for _, m := range e.w.manifest.Models {
-		if m.Path == path {
-			_ = e.w.supers.Send("STATUS=loading " + m.Source)
-		}
+	if name, ok := e.names[path]; ok {
+		_ = e.w.supers.Send("STATUS=loading " + name)
 	}
 	m, err := e.Engine.Load(path)
 	if err != nil {
 		return nil, err
 	}
-	return &watchedModel{m, e.w}, nil
+	wm := &watchedModel{Model: m, w: e.w}
+	if e.aside {
+		e.fresh = append(e.fresh, wm)
+	}
+	wm.serves.Store(!e.aside)
+	return wm, nil
+}
+
+// calls has paths called by where the operator has put the files.
+func (e *watched) calls(files []ipc.ModelFile) {
+	e.names = make(map[string]string, len(files))
+	for _, m := range files {
+		e.names[m.Path] = m.Source
+	}
 }
 
 type watchedModel struct {
 	inference.Model
-	w *worker
+	w      *worker
+	serves atomic.Bool
 }
 
 // Run is RunUntil without a stop.
@@ -51,6 +70,9 @@ func (m *watchedModel) Run(in, out []inference.Tensor) error { return m.RunUntil
 
 // RunUntil runs the model and says so in the row.
 func (m *watchedModel) RunUntil(stop inference.Stop, in, out []inference.Tensor) error {
+	if !m.serves.Load() {
+		return m.Model.RunUntil(stop, in, out)
+	}
 	row := m.w.row
 	start := row.BusySince.Mark()
 	err := m.Model.RunUntil(stop, in, out)

@@ -14,13 +14,15 @@ import (
 // tables for the answer, some microseconds a megabyte, which no request waits for.
 const memoryEvery = 5 * time.Second
 
-// reportMemory writes the PSS of this process into its row until ctx ends.
-func (w *worker) reportMemory(ctx context.Context) {
+// keepMemory writes the PSS of this process into its row until ctx ends, after what large
+// requests have needed is given back.
+func (w *worker) keepMemory(ctx context.Context) {
 	ticker := time.NewTicker(memoryEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
+			w.api.GiveBack()
 			w.measureMemory()
 		case <-ctx.Done():
 			return

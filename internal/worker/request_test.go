@@ -64,13 +64,15 @@ func complete(t testing.TB) *worker {
 	w.cfg.Timeouts.Request, w.cfg.HTTP = time.Minute, config.HTTP{
 		MaxBody: 1 << 20, HeaderTimeout: time.Minute, KeepaliveTimeout: time.Minute, MaxConnections: 10, WorkerHeader: true,
 	}
-	w.models, err = repository.Load(&watched{w.engine, w}, []ipc.ModelFile{{
+	w.watched = &watched{Engine: w.engine, w: w}
+	w.models, err = repository.Load(w.watched, []ipc.ModelFile{{
 		Name: "digits", Version: "1", Path: filepath.Join(digits.Load(t).Root, "models", "digits", "1", "model.onnx"),
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		w.change.beside.Wait()
 		w.models.Close()
 		if err := w.engine.Close(); err != nil {
 			t.Error(err)

@@ -19,22 +19,40 @@ import (
 // selfTest runs every model: the requests of its warmup.json, else zeros. The error
 // says which model gave no answer, or not the expected one.
 func (w *worker) selfTest(ctx context.Context) error {
-	for _, file := range w.manifest.Models {
+	reader := w.models.Enter()
+	defer w.models.Leave(reader)
+	for _, file := range w.set.Load().Models {
 		m, err := w.models.Find(file.Name, file.Version)
 		if err != nil {
 			return fmt.Errorf("self-test of model %s: %w", file.Name, err)
 		}
-		cases := file.Warmup
-		if len(cases) == 0 {
-			cases = []ipc.WarmupCase{{}}
+		if err := testModel(ctx, &file, m, w.runInTurn); err != nil {
+			return err
 		}
-		for i, c := range cases {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("self-test of model %s: %w", file.Name, err)
-			}
-			if err := w.answer(m, &c); err != nil {
-				return testFailure(&file, i, err)
-			}
+	}
+	return nil
+}
+
+// run runs a model once.
+type run func(m *repository.Model, in, out []inference.Tensor) error
+
+// runInTurn runs m under a permit, as requests do.
+func (w *worker) runInTurn(m *repository.Model, in, out []inference.Tensor) error {
+	return w.api.Run(m, in, out, w.cfg.Timeouts.Request)
+}
+
+// testModel runs m for each request that file has.
+func testModel(ctx context.Context, file *ipc.ModelFile, m *repository.Model, do run) error {
+	cases := file.Warmup
+	if len(cases) == 0 {
+		cases = []ipc.WarmupCase{{}}
+	}
+	for i, c := range cases {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("self-test of model %s: %w", file.Name, err)
+		}
+		if err := answer(m, &c, do); err != nil {
+			return testFailure(file, i, err)
 		}
 	}
 	return nil
@@ -58,7 +76,7 @@ func testFailure(file *ipc.ModelFile, index int, err error) error {
 }
 
 // answer runs one case and compares.
-func (w *worker) answer(m *repository.Model, c *ipc.WarmupCase) error {
+func answer(m *repository.Model, c *ipc.WarmupCase, do run) error {
 	var in []inference.Tensor
 	if len(c.Request) > 0 {
 		var r codec.InferRequest
@@ -74,7 +92,7 @@ func (w *worker) answer(m *repository.Model, c *ipc.WarmupCase) error {
 		return err
 	}
 	out := make([]inference.Tensor, len(m.Outputs()))
-	if err := w.api.Run(m, in, out, w.cfg.Timeouts.Request); err != nil {
+	if err := do(m, in, out); err != nil {
 		return err
 	}
 	for i := range out {

@@ -129,7 +129,7 @@ func TestSelfTest(t *testing.T) {
 		{"another output", []ipc.WarmupCase{{Request: request, Outputs: map[string][]float64{"lable": label}}}, file + `0: output "lable": the model has none of this name`},
 		{"no request", []ipc.WarmupCase{{Request: json.RawMessage(`{"inputs":[]}`)}}, file + `0: its body: inputs`},
 	} {
-		w.manifest.Models = []ipc.ModelFile{{Name: "digits", Version: "1", Source: "models/digits/1/model.onnx", Warmup: x.cases}}
+		w.set.Store(&ipc.ModelSet{Models: []ipc.ModelFile{{Name: "digits", Version: "1", Source: "models/digits/1/model.onnx", Warmup: x.cases}}})
 		err := w.selfTest(t.Context())
 		var f *ipc.Failure
 		switch {

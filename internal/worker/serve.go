@@ -38,7 +38,7 @@ func (w *worker) serve(ctx context.Context) error {
 	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)
 	}
-	defer alongside(w.reportMemory)()
+	defer alongside(w.keepMemory)()
 	if !w.held {
 		w.release()
 	}
@@ -54,6 +54,7 @@ func (w *worker) serve(ctx context.Context) error {
 			continue
 		case <-channel:
 			channel = nil
+			w.resolve()
 			if w.orphaned() {
 				successor = time.Tick(successorPoll)
 				continue
@@ -176,6 +177,7 @@ func (w *worker) leave(ctx context.Context, ended <-chan error) {
 	if !w.alone && w.board.Stopping().Load() == 0 {
 		moved, kept := w.handOver(ctx)
 		w.log.Info("connections handed over", "moved", moved, "kept", kept)
+		w.lastCall(ctx)
 	}
 	if w.alone || w.board.Stopping().Load() != 0 {
 		if w.manifest.Outlives {

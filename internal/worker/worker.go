@@ -55,7 +55,10 @@ type worker struct {
 	pace      pace          // of self-tests
 
 	engine    inference.Engine
+	watched   *watched // the engine as models loads by it
 	models    *repository.Repository
+	set       atomic.Pointer[ipc.ModelSet] // what models serves
+	change    change
 	permits   *admission.Permits
 	api       *api.API
 	server    *fasthttp.Server
@@ -192,14 +195,11 @@ func (w *worker) load() error {
 	if err != nil {
 		return err
 	}
-	w.models, err = repository.Load(&watched{w.engine, w}, w.manifest.Models)
-	if bad := (*repository.LoadError)(nil); errors.As(err, &bad) {
-		return &ipc.Failure{
-			Exit: ipc.ExitBoot, What: err.Error(), Err: err,
-			Try: "replace or remove the files, then start again",
-		}
-	}
-	return err
+	w.watched = &watched{Engine: w.engine, w: w}
+	w.watched.calls(w.manifest.Models)
+	w.set.Store(&ipc.ModelSet{Models: w.manifest.Models, Unloaded: w.manifest.Unloaded})
+	w.models, err = repository.Load(w.watched, w.manifest.Models)
+	return loadFailure(err)
 }
 
 // handle makes what answers requests.
@@ -213,7 +213,7 @@ func (w *worker) handle(version string) {
 		MaxWaiting: w.cfg.Queue.MaxRequests, MaxBytes: int64(w.cfg.Queue.MaxBytes), MaxWait: w.cfg.Queue.MaxWait,
 	})
 	w.row.Limit.Set(int64(w.permits.Size()))
-	w.api = api.New(api.Options{
+	o := api.Options{
 		Models:         w.models,
 		Permits:        w.permits,
 		Runners:        runners,
@@ -232,7 +232,16 @@ func (w *worker) handle(version string) {
 		Log:            w.log,
 		Ready:          func() bool { return !w.leaving.Load() },
 		Closing:        func() bool { return w.board.Unready().Load() != 0 },
-	})
+		Tokens:         w.manifest.Tokens,
+		Denied:         w.denied(),
+		Proxies:        w.proxies(),
+		Unloaded:       func() []ipc.UnloadedModel { return w.set.Load().Unloaded },
+		ControlSetting: w.cfg.Models.Control,
+	}
+	if w.cfg.Models.Control == config.ControlExplicit {
+		o.Control = w.order
+	}
+	w.api = api.New(o)
 }
 
 // limit is how many requests this worker reads and runs at once: as many as its runners and
@@ -266,7 +275,7 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		return errors.New("no listening socket was inherited")
 	}
 	w.conns = accept.NewPool(accept.Options{
-		Connections: w.cfg.HTTP.MaxConnections, Generation: w.manifest.Generation,
+		Connections: w.cfg.HTTP.MaxConnections, Generation: w.manifest.Generation, Refused: w.refused(),
 		Clocks: accept.Clocks{
 			Header: w.cfg.HTTP.HeaderTimeout, Keepalive: w.cfg.HTTP.KeepaliveTimeout, Write: w.cfg.Timeouts.Request,
 		},
@@ -277,8 +286,13 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		if err != nil {
 			return err
 		}
-		w.listeners = append(w.listeners, w.conns.Listener(ln, i))
+		l := w.conns.Listener(ln, i)
+		if err := w.speak(l, i); err != nil {
+			return err
+		}
+		w.listeners = append(w.listeners, l)
 	}
+	w.manifest.Sockets = nil // with the keys
 	// During a reload only the newest generation takes, and in a pool that has grown only
 	// those that have fewer than others, so that no connection moves twice. When the service
 	// stops what is in the queue is for its next start.

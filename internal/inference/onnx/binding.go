@@ -51,7 +51,8 @@ func (b *buffer) free() {
 // the model's buffers.
 type binding struct {
 	shapes  [][]int64 // of the inputs; nil: an optional one that is left out
-	inputs  []native  // nil: left out
+	views   []int     // inputs that each run shows where they lie
+	inputs  []native  // nil: left out, or one of views while there is no run
 	outputs []native  // nil where ONNX Runtime allocates, in each run
 	results [][]int64 // the shapes of outputs; nil likewise
 	placed  int       // how many are not nil
@@ -127,6 +128,9 @@ func (m *model) bind(in []inference.Tensor, distrust bool) (*binding, error) {
 		if in[i].DataType != inference.Invalid {
 			b.shapes[i] = append(make([]int64, 0, len(in[i].Shape)), in[i].Shape...) // not nil
 		}
+		if viewed(&in[i]) {
+			b.views = append(b.views, i)
+		}
 	}
 	batch := m.batch(in)
 	for i := range m.outputs {
@@ -145,10 +149,14 @@ func (m *model) bind(in []inference.Tensor, distrust bool) (*binding, error) {
 	return b, nil
 }
 
-// reserve makes the buffers large enough for in and for outputs of the shapes results.
+// reserve makes the buffers large enough for in, as far as it is copied, and for outputs of
+// the shapes results.
 func (m *model) reserve(in []inference.Tensor, results [][]int64) error {
 	stayed := true
 	for i := range in {
+		if viewed(&in[i]) {
+			continue
+		}
 		s, err := m.in[i].reserve(len(in[i].Raw()))
 		if err != nil {
 			return err
@@ -186,7 +194,7 @@ func (m *model) makeValues(b *binding) (err error) {
 		return errors.New("the binding of ONNX Runtime hides its bindings")
 	}
 	for i, shape := range b.shapes {
-		if shape == nil {
+		if shape == nil || slices.Contains(b.views, i) {
 			continue
 		}
 		if b.inputs[i], err = m.value(m.inputs[i].DataType, shape, m.in[i].raw); err != nil {
@@ -210,10 +218,14 @@ func (m *model) makeValues(b *binding) (err error) {
 }
 
 // value returns a value of the shape over the beginning of memory.
-func (m *model) value(dt inference.DataType, shape []int64, memory []byte) (native, error) {
+func (m *model) value(dt inference.DataType, shape []int64, memory []byte) (value native, err error) {
 	n, err := inference.Elements(shape)
 	if err != nil {
 		return nil, err
 	}
-	return m.calls.tensor(dt, shape, memory[:int(n)*dt.Size()])
+	if dt == inference.Bytes {
+		return m.calls.tensorOf(dt, shape)
+	}
+	err = m.calls.tensorOver(dt, shape, memory[:int(n)*dt.Size()], &value)
+	return value, err
 }

@@ -324,15 +324,15 @@ func (c *calls) describe(session native, p places) ([]described, error) {
 	return list, nil
 }
 
-// tensor returns a value of the shape over memory, which outlives it and is pinned; of
-// strings, one that has memory of its own.
-func (c *calls) tensor(dt inference.DataType, shape []int64, memory []byte) (value native, err error) {
-	dims := (*C.int64_t)(unsafe.SliceData(shape))
-	rank, code := C.size_t(len(shape)), C.int(elements[dt])
-	if dt == inference.Bytes {
-		return value, c.check(C.tensorOf(c.table, c.allocator, dims, rank, code, &value))
-	}
-	err = c.check(C.tensorOver(c.table, c.memory, unsafe.Pointer(unsafe.SliceData(memory)), C.size_t(len(memory)), dims, rank, code, &value))
+// tensorOver makes a value of the shape over memory, which outlives it and is pinned.
+func (c *calls) tensorOver(dt inference.DataType, shape []int64, memory []byte, value *native) error {
+	return c.check(C.tensorOver(c.table, c.memory, unsafe.Pointer(unsafe.SliceData(memory)), C.size_t(len(memory)),
+		(*C.int64_t)(unsafe.SliceData(shape)), C.size_t(len(shape)), C.int(elements[dt]), value))
+}
+
+// tensorOf returns a value of the shape that has memory of its own.
+func (c *calls) tensorOf(dt inference.DataType, shape []int64) (value native, err error) {
+	err = c.check(C.tensorOf(c.table, c.allocator, (*C.int64_t)(unsafe.SliceData(shape)), C.size_t(len(shape)), C.int(elements[dt]), &value))
 	return value, err
 }
 

@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	ort "github.com/yalue/onnxruntime_go"
@@ -15,9 +16,11 @@ type model struct {
 	inputs, outputs []inference.TensorInfo
 	inNames         []cName
 	outNames        []cName
-	in, out         []buffer   // the memory behind inputs and outputs
-	distrust        bool       // its declared output shapes are not believed: see placeable
-	bindings        []*binding // most recently used first
+	in, out         []buffer       // the memory behind inputs and outputs
+	views           runtime.Pinner // of the inputs that the run in progress reads where they lie
+	nothing         native         // a value that is bound where none is wanted: see hide
+	distrust        bool           // its declared output shapes are not believed: see placeable
+	bindings        []*binding     // most recently used first
 	calls           calls
 	native          native // session, for calls
 	stop            *stop  // of the run in progress; nil: none
@@ -50,6 +53,9 @@ func load(path string, f form) (*model, error) {
 	}
 	if err == nil {
 		err = m.describe()
+	}
+	if err == nil {
+		m.nothing, err = m.calls.tensorOf(inference.FP32, []int64{0})
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.session.Destroy())
@@ -197,6 +203,7 @@ func (m *model) free() error {
 			freeName(n)
 		}
 	}
+	m.calls.release(m.nothing)
 	err := m.session.Destroy()
 	m.session, m.native = nil, nil
 	return err

@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"preforkd/internal/inference"
 )
@@ -118,6 +119,9 @@ func (m *model) check(in, out []inference.Tensor) error {
 		if err := m.inputs[i].Check(in[i].DataType, in[i].Shape); err != nil {
 			return fmt.Errorf("run the model: %w", err)
 		}
+		if n, err := inference.Elements(in[i].Shape); err != nil || int64(in[i].Len()) != n {
+			return fmt.Errorf("run the model: input %q has %d elements, its shape is %v", m.inputs[i].Name, in[i].Len(), in[i].Shape)
+		}
 		if in[i].Len() == 0 && span(in[i].Shape) > maxSpan {
 			return fmt.Errorf("%w: %q has the shape %v: much for no elements", inference.ErrInput, m.inputs[i].Name, in[i].Shape)
 		}
@@ -142,11 +146,22 @@ func span(shape []int64) int64 {
 	return n
 }
 
-// runBound copies in to where b's values point, runs, and copies the results to out.
-func (m *model) runBound(b *binding, in, out []inference.Tensor) error {
+// runBound copies in to where b's values point, or has them point to in, runs, and copies
+// the results to out.
+func (m *model) runBound(b *binding, in, out []inference.Tensor) (err error) {
+	if len(b.views) > 0 {
+		defer func() { // last: an output may be an input's memory
+			if e := m.hide(b); err == nil {
+				err = e
+			}
+		}()
+		if err := m.show(b, in); err != nil {
+			return err
+		}
+	}
 	for i := range in {
 		switch {
-		case b.inputs[i] == nil:
+		case b.inputs[i] == nil, slices.Contains(b.views, i):
 		case in[i].DataType == inference.Bytes:
 			if err := m.calls.putTexts(b.inputs[i], &in[i]); err != nil {
 				return err

@@ -3,6 +3,7 @@ package handoff
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -12,6 +13,8 @@ import (
 // FuzzDecode: what is accepted says the same when it is sent on.
 func FuzzDecode(f *testing.F) {
 	w := Message{Kind: Idle, Generation: 7, Listener: -1}.encode(9)
+	f.Add(w[:])
+	w = Message{Kind: Idle, Client: netip.MustParseAddrPort("[2001:db8::1]:9")}.encode(9)
 	f.Add(w[:])
 	f.Add(bytes.Repeat([]byte{0xff}, messageBytes))
 	f.Add([]byte{})
@@ -23,7 +26,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		again := m.encode(0)
-		if got, ok := again.decode(); !ok || got.Kind != m.Kind || got.Generation != m.Generation || got.Listener != m.Listener || !got.Since.Equal(m.Since) {
+		if got, ok := again.decode(); !ok || got.Kind != m.Kind || got.Generation != m.Generation || got.Listener != m.Listener || got.Client != m.Client || !got.Since.Equal(m.Since) {
 			t.Errorf("%+v became %+v, %v", m, got, ok)
 		}
 	})

@@ -3,7 +3,9 @@ package handoff
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strconv"
@@ -372,5 +374,21 @@ func BenchmarkPutTake(b *testing.B) {
 			b.Fatal(err)
 		}
 		unix.Close(fd)
+	}
+}
+
+// TestVersionsOfMessages: what a worker of version 1 has written names no client, whatever
+// there is in the room that it left, and one of version 2 is read by it, which ignores more.
+func TestVersionsOfMessages(t *testing.T) {
+	for _, text := range []string{"192.0.2.7:12345", "[2001:db8::1]:1"} {
+		want := Message{Kind: Idle, Generation: 3, Client: netip.MustParseAddrPort(text)}
+		w := want.encode(1)
+		if m, ok := w.decode(); !ok || m.Client != want.Client {
+			t.Errorf("%+v, %v", m, ok)
+		}
+		binary.LittleEndian.PutUint16(w[4:], 1)
+		if m, ok := w.decode(); !ok || m.Client.IsValid() || m.Generation != 3 {
+			t.Errorf("%+v, %v", m, ok)
+		}
 	}
 }

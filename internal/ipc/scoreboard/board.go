@@ -221,6 +221,13 @@ func (b *Board) Stopping() *atomic.Uint64 { return b.words[wordStopping] }
 // that they are not ready, and each answer closes its connection.
 func (b *Board) Unready() *atomic.Uint64 { return b.words[wordUnready] }
 
+// Change is the last number given to a change of models. A supervisor adds 1 and takes what it gets.
+func (b *Board) Change() *atomic.Uint64 { return b.words[wordChange] }
+
+// Decided is the last change of models that is to be carried out: a worker that has prepared it,
+// and hears no more of its supervisor, serves it; one that has prepared a later one does not.
+func (b *Board) Decided() *atomic.Uint64 { return b.words[wordDecided] }
+
 // Taker is the lowest generation whose workers take connections that others hand over.
 func (b *Board) Taker() *atomic.Uint64 { return b.words[wordTaker] }
 

@@ -51,6 +51,8 @@ const (
 	wordTaker
 	wordHeartbeat
 	wordUnready
+	wordChange
+	wordDecided
 	knownWords
 
 	wordBytes = lineBytes

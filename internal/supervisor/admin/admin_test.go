@@ -37,6 +37,7 @@ type service struct {
 	kept    []Generation
 	restart func(context.Context, RestartRequest) (RestartResult, error)
 	models  []Model
+	load    func(ModelRequest, func(string, int64) error) (ModelResult, error)
 	health  func(context.Context) Health
 	mu      sync.Mutex // guards stopped
 	stopped []bool
@@ -79,6 +80,14 @@ func (s *service) Release(_ context.Context, name string) (ReleaseResult, error)
 		}
 	}
 	return ReleaseResult{}, usage("there is no model "+name, "name another")
+}
+
+func (s *service) Load(_ context.Context, r ModelRequest, upload func(string, int64) error) (ModelResult, error) {
+	return s.load(r, upload)
+}
+
+func (s *service) Unload(_ context.Context, r ModelRequest) (ModelResult, error) {
+	return s.load(r, nil)
 }
 
 func (s *service) Stop(_ context.Context, quick bool) error {

@@ -230,9 +230,17 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values) 
 
 // doWith is do with a body.
 func (c *Client) doWith(ctx context.Context, method, path string, query url.Values, body io.Reader) (io.ReadCloser, error) {
+	return c.doAs(ctx, method, path, query, body, "")
+}
+
+// doAs is doWith with the type of the body.
+func (c *Client) doAs(ctx context.Context, method, path string, query url.Values, body io.Reader, contentType string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://preforkd"+path+"?"+query.Encode(), body)
 	if err != nil {
 		return nil, err
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -34,21 +34,38 @@ type ReleaseResult struct {
 	Message  string `json:"message"`
 }
 
-// The paths of all models, and of one that is to be released, NAME being any.
+// The paths of all models, and of what is done to one, NAME being any.
 const (
 	modelsPath   = "/v1/models"
 	releasePath  = "/release"
+	loadPath     = "/load"
+	unloadPath   = "/unload"
 	releaseRoute = modelsPath + "/NAME" + releasePath
+	loadRoute    = modelsPath + "/NAME" + loadPath
+	unloadRoute  = modelsPath + "/NAME" + unloadPath
 )
 
 // released returns the model whose release path asks for.
-func released(path string) (name string, ok bool) {
+func released(path string) (name string, ok bool) { return modelOf(path, releasePath) }
+
+// modelOf returns the model that path, which ends with verb, is about.
+func modelOf(path, verb string) (name string, ok bool) {
 	rest, ok := strings.CutPrefix(path, modelsPath+"/")
 	if !ok {
 		return "", false
 	}
-	name, ok = strings.CutSuffix(rest, releasePath)
+	name, ok = strings.CutSuffix(rest, verb)
 	return name, ok && name != "" && !strings.Contains(name, "/")
+}
+
+// modelRoute returns the route of a path of one model, and other paths as they are.
+func modelRoute(path string) string {
+	for verb, route := range map[string]string{releasePath: releaseRoute, loadPath: loadRoute, unloadPath: unloadRoute} {
+		if _, ok := modelOf(path, verb); ok {
+			return route
+		}
+	}
+	return path
 }
 
 func (s *Server) models(c *call) error {

@@ -47,6 +47,8 @@ func (s *Server) routes() http.Handler {
 		"/v1/restart":   {method: http.MethodPost, keys: []string{"slot", "all", "pool", "no_wait"}, serve: s.restart},
 		modelsPath:      {method: http.MethodGet, serve: s.models},
 		releaseRoute:    {method: http.MethodPost, serve: s.release},
+		loadRoute:       {method: http.MethodPost, keys: []string{"version", "pool", "no_wait", "files"}, serve: s.loadModel, body: "files"},
+		unloadRoute:     {method: http.MethodPost, keys: []string{"pool", "no_wait"}, serve: s.unloadModel},
 		"/v1/stop":      {method: http.MethodPost, keys: []string{"quick"}, serve: s.stop},
 		"/v1/events":    {method: http.MethodGet, keys: []string{"after", "follow"}, serve: s.events},
 	}
@@ -63,14 +65,11 @@ func (s *Server) routes() http.Handler {
 // serve finds the route of c and carries it out. An error after the answer has begun has
 // been told within it.
 func (c *call) serve(table map[string]route) error {
-	path := c.r.URL.Path
-	if _, ok := released(path); ok {
-		path = releaseRoute
-	}
+	path := modelRoute(c.r.URL.Path)
 	rt, ok := table[path]
 	if !ok {
 		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path),
-			"use one of /v1/status, "+healthPath+", /v1/reload, "+upgradePath+", "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute)
+			"use one of /v1/status, "+healthPath+", /v1/reload, "+upgradePath+", "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute+", "+loadRoute+", "+unloadRoute)
 	}
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)

@@ -49,6 +49,12 @@ type Service interface {
 	Models(ctx context.Context) ([]Model, error)
 	// Release ends the quarantine of a model, if it is quarantined.
 	Release(ctx context.Context, name string) (ReleaseResult, error)
+	// Load loads a model in the whole service and returns when every worker serves it, or why
+	// none does. ctx is as for Reload. upload, if it is not nil, is called before that: it puts the
+	// model's files into dir, limit bytes at most.
+	Load(ctx context.Context, r ModelRequest, upload func(dir string, limit int64) error) (ModelResult, error)
+	// Unload takes a model away from the whole service; all else is as for Load.
+	Unload(ctx context.Context, r ModelRequest) (ModelResult, error)
 	// Stop begins to stop the service and returns at once.
 	Stop(ctx context.Context, quick bool) error
 	// Events yields what Log.Events does.

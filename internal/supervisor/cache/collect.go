@@ -18,6 +18,9 @@ type Options struct {
 	// Shared says that the cache lies where anybody may make directories, such as
 	// /var/tmp: it must then be this user's alone.
 	Shared bool
+	// Version is the only one that is taken, whatever settings choose; empty: they do. Only
+	// CollectOne looks at it.
+	Version string
 	// Readable says that others than this user shall read the copies: workers of another one.
 	Readable bool
 	// Decode reads a model's config.yaml; its error names file and line.
@@ -102,7 +105,7 @@ func (c *Collection) add(o Options, m ipc.ModelFile) error {
 		}
 	}
 	c.Models = append(c.Models, m)
-	c.Lease.dirs = append(c.Lease.dirs, copied)
+	c.Lease.dirs = append(c.Lease.dirs, leased{m.Digest, copied})
 	return nil
 }
 

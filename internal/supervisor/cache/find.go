@@ -42,6 +42,9 @@ func (o Options) find(name, dir string) (models []ipc.ModelFile, warnings []stri
 			Try: "put the model at " + filepath.Join(dir, "1", file),
 		}
 	}
+	if o.Version != "" {
+		s.Version, s.Versions = o.Version, ipc.VersionPolicy{}
+	}
 	chosen, err := choose(&s, found)
 	if err != nil {
 		return nil, warnings, err

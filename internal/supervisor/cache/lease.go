@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +18,27 @@ import (
 // Lease keeps copies of models in the cache: while it is held, no Sweep, of this service
 // or of another one that shares the cache, removes them. It is a shared flock(2) on each
 // directory, which the kernel gives back for a service that dies.
-type Lease struct{ dirs []*os.File }
+type Lease struct{ dirs []leased }
+
+// leased is the directory of one copy, and the digest that it is of.
+type leased struct {
+	digest string
+	dir    *os.File
+}
+
+// Keep gives those copies back that none of models is of, and tells whether any is left.
+func (l *Lease) Keep(models []ipc.ModelFile) bool {
+	var kept []leased
+	for _, d := range l.dirs {
+		if slices.ContainsFunc(models, func(m ipc.ModelFile) bool { return m.Digest == d.digest }) {
+			kept = append(kept, d)
+		} else {
+			d.dir.Close()
+		}
+	}
+	l.dirs = kept
+	return len(kept) > 0
+}
 
 // Descriptors are those that hold it: a process that keeps others of them holds it, too.
 func (l *Lease) Descriptors() (fds []int) {
@@ -25,7 +46,7 @@ func (l *Lease) Descriptors() (fds []int) {
 		return nil
 	}
 	for _, d := range l.dirs {
-		fds = append(fds, int(d.Fd()))
+		fds = append(fds, int(d.dir.Fd()))
 	}
 	return fds
 }
@@ -36,7 +57,7 @@ func (l *Lease) Close() {
 		return
 	}
 	for _, d := range l.dirs {
-		d.Close()
+		d.dir.Close()
 	}
 	l.dirs = nil
 }
@@ -49,7 +70,7 @@ func Hold(models []ipc.ModelFile) (*Lease, error) {
 	for _, m := range models {
 		dir, wrong := holdOne(m)
 		if dir != nil {
-			l.dirs = append(l.dirs, dir)
+			l.dirs = append(l.dirs, leased{m.Digest, dir})
 		}
 		for _, w := range wrong {
 			bad = append(bad, fmt.Sprintf("model %s, version %s: %s", m.Name, m.Version, w))

@@ -15,6 +15,7 @@ type Limits struct {
 	Umask       int      // octal, as umask(2)
 	OOMScoreAdj int      // added to the supervisor's own (proc_pid_oom_score_adj(5)), so that workers die first
 	Batch       bool     // schedule it as SCHED_BATCH (sched(7)): its threads preempt nobody when they wake up
+	Nice        int      // added to the supervisor's own (nice(2))
 	OpenFiles   uint64   // soft RLIMIT_NOFILE; 0: as much as the hard limit allows
 	Resources   []Rlimit // others than inherited; nofile is stronger than OpenFiles
 }

@@ -127,7 +127,7 @@ func TestKillTakesTheGroup(t *testing.T) {
 func TestStepSetsWhatBelongsToTheProcess(t *testing.T) {
 	os.Setenv("LISTEN_PID", "1")
 	defer os.Unsetenv("LISTEN_PID")
-	s := start(t, Limits{Umask: 0o027, OOMScoreAdj: 150, OpenFiles: 64, Batch: true}, nil, "sh", "-c",
+	s := start(t, Limits{Umask: 0o027, OOMScoreAdj: 150, OpenFiles: 64, Batch: true, Nice: 3}, nil, "sh", "-c",
 		`echo $LISTEN_PID $$; umask; cat /proc/self/oom_score_adj; ulimit -Sn; cut -d' ' -f6 /proc/$$/stat; pwd; readlink /proc/self/fd/0; cut -d' ' -f41,19 /proc/$$/stat`)
 	lines := strings.Split(s.output(t), "\n")
 	own, err := os.ReadFile("/proc/self/oom_score_adj")
@@ -138,8 +138,16 @@ func TestStepSetsWhatBelongsToTheProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nice, err := strconv.Atoi(strings.Fields(string(stat))[18]) // proc_pid_stat(5); the name has no spaces
+	if err != nil {
+		t.Fatal(err)
+	}
 	pid := strconv.Itoa(s.PID)
-	want := []string{pid + " " + pid, "0027", strconv.Itoa(min(score+150, 1000)), "64", pid, "/", "/dev/null", "0 3"}
+	want := []string{pid + " " + pid, "0027", strconv.Itoa(min(score+150, 1000)), "64", pid, "/", "/dev/null", strconv.Itoa(min(nice+3, 19)) + " 3"}
 	if strings.Join(lines, "|") != strings.Join(want, "|") {
 		t.Errorf("got  %q\nwant %q (the fifth is its session, the last nice value and policy: 3 is SCHED_BATCH)", lines, want)
 	}

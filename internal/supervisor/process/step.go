@@ -72,6 +72,9 @@ func (o *stepOrder) prepare() error {
 	if o.Limits.Batch {
 		scheduleAsBatch()
 	}
+	if o.Limits.Nice > 0 {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, int(nice())+o.Limits.Nice) // else it is in the way a little
+	}
 	if err := o.Limits.set(); err != nil { // above the hard ones only as root
 		return err
 	}

@@ -45,3 +45,14 @@ func Refuse(in Input, now, to int) (why string, memory bool) {
 	}
 	return "", false
 }
+
+// RefuseModels says why models of so many bytes cannot be loaded beside what so many workers
+// have loaded already, or nothing. Before that one more process tries them.
+func RefuseModels(in Input, workers int, bytes uint64) string {
+	need := max(uint64(workers)*perModelBytes*bytes, processBytes+perModelBytes*bytes)
+	if in.Available == 0 || need <= in.room() {
+		return ""
+	}
+	return fmt.Sprintf("it may need %s in %s, and %s is to be had (%s available, a quarter stays free)",
+		size(need), plural(workers, "worker"), size(in.room()), size(in.Available))
+}

@@ -66,3 +66,24 @@ func TestRefuse(t *testing.T) {
 		}
 	}
 }
+
+func TestRefuseModels(t *testing.T) {
+	const gib = 1 << 30
+	for _, test := range []struct {
+		available uint64
+		workers   int
+		bytes     uint64
+		want      string
+	}{
+		{0, 100, 100 * gib, ""}, // not known
+		{8 * gib, 2, gib, ""},
+		{8 * gib, 3, gib, "it may need 9.0 GiB in 3 workers, and 6.0 GiB is to be had (8.0 GiB available, a quarter stays free)"},
+		{64 << 20, 1, 1, "it may need 64 MiB in 1 worker, and 48 MiB"}, // the process that tries them
+		{1 << 40, 1, 0, ""},
+	} {
+		got := RefuseModels(Input{Available: test.available}, test.workers, test.bytes)
+		if !strings.HasPrefix(got, test.want) || test.want == "" && got != "" {
+			t.Errorf("%+v: %q", test, got)
+		}
+	}
+}

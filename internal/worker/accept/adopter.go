@@ -156,7 +156,7 @@ func (a *Adopter) adopt(fd int, m handoff.Message) (net.Conn, error) {
 		a.dismiss()
 		return nil, err
 	}
-	conn := &conn{Conn: c, listener: m.Listener, since: m.Since, place: true, adopted: true}
+	conn := &conn{Conn: c, listener: m.Listener, since: m.Since, place: true, adopted: true, client: m.Client}
 	a.pool.add(conn)
 	a.counter.Add(1)
 	return conn, nil

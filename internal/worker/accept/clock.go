@@ -10,7 +10,7 @@ import (
 
 // Clocks bound how long a connection may be in one state; 0: as long as it likes.
 type Clocks struct {
-	Header    time.Duration // until a request's header has arrived; a new connection's first byte has as long
+	Header    time.Duration // until a request's header has arrived; a new connection's first byte, and a TLS handshake, have as long
 	Keepalive time.Duration // between two requests
 	Write     time.Duration // until the client has taken an answer
 }
@@ -23,6 +23,7 @@ const (
 	deadline             // what the server has set
 	keepalive            // the next request
 	answering            // it is being written
+	handshake            // of TLS
 	clockKinds           // number of the above
 	clockKindBits = 3
 )
@@ -50,9 +51,12 @@ func (k *clock) turns(kind uint64) {
 
 // opened starts the clock of a connection that has not had a request here.
 func (c *conn) opened() {
-	if c.adopted { // to its client it has had some
+	switch {
+	case c.adopted: // to its client it has had some
 		c.clock.turns(keepalive)
-	} else {
+	case c.stays:
+		c.clock.turns(handshake)
+	default:
 		c.clock.turns(firstByte)
 	}
 }
@@ -89,6 +93,7 @@ func (p *Pool) Run(ctx context.Context) {
 	limits := [clockKinds]time.Duration{
 		firstByte: p.options.Clocks.Header, header: p.options.Clocks.Header,
 		keepalive: p.options.Clocks.Keepalive, answering: p.options.Clocks.Write,
+		handshake: p.options.Clocks.Header,
 	}
 	tick := maxTick
 	for _, d := range limits {
@@ -146,7 +151,7 @@ func (c *conn) interrupt(turn uint64) {
 		return
 	}
 	c.broken.ended = turn
-	if kind(turn) == answering { // and what is read after "100 Continue"
+	if k := kind(turn); k == answering || k == handshake { // and what is read after "100 Continue"
 		c.broken.writing = true
 		_ = c.Conn.SetWriteDeadline(past)
 	}

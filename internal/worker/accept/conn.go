@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -18,8 +19,9 @@ const (
 	unseen  uint32 = iota // accepted, not yet reported by the server
 	between               // waits for a request, nothing of which has been read
 	busy                  // reads, runs or answers one
-	pinned                // ends where it is: TLS, or upgraded to another protocol
+	pinned                // ends where it is: upgraded to another protocol, or wrapped by somebody else
 	given                 // belongs to another worker
+	ending                // with TLS: Cut answers it
 	cut                   // has been answered by Cut, and only ends
 )
 
@@ -30,6 +32,7 @@ type conn struct {
 	listener int
 	since    time.Time
 	place    bool // holds one of the pool's places
+	stays    bool // has TLS, and ends where it is
 
 	state   atomic.Uint32
 	counted atomic.Bool // in pool.movable
@@ -46,6 +49,11 @@ type conn struct {
 	// and a new one to the server, which would answer its end with 408. Used by the
 	// serving goroutine.
 	adopted bool
+
+	// Of the PROXY header, which comes first. Used by the serving goroutine.
+	awaits bool
+	header []byte         // what there is of it
+	client netip.AddrPort // whom it named
 }
 
 // epoch makes an instant on the monotonic clock fit into a word.
@@ -58,9 +66,14 @@ var past = time.Unix(1, 0)
 // wanted elsewhere; it then sends the descriptor and returns net.ErrClosed, on which
 // fasthttp closes without another word (serveConn in its server.go).
 func (c *conn) Read(p []byte) (int, error) {
+	if c.awaits {
+		if n, err := c.readProxy(p); n > 0 || err != nil {
+			return n, err
+		}
+	}
 	switch c.state.Load() {
 	case between:
-		if o := c.pool.offer.Load(); o != nil && o.give(c) {
+		if c.wanted() {
 			return 0, net.ErrClosed
 		}
 		c.flushed = true
@@ -87,14 +100,21 @@ func (c *conn) interrupted(p []byte, n int, err error) (int, error) {
 			}
 			return n, err
 		}
-		if c.state.Load() == between {
-			if o := c.pool.offer.Load(); o != nil && o.give(c) {
-				return 0, net.ErrClosed
-			}
+		if c.state.Load() == between && c.wanted() {
+			return 0, net.ErrClosed
 		}
 		n, err = c.Conn.Read(p)
 	}
 	return n, err
+}
+
+// wanted gives the connection away, if it is wanted elsewhere and can go.
+func (c *conn) wanted() bool {
+	if c.stays {
+		return false
+	}
+	o := c.pool.offer.Load()
+	return o != nil && o.give(c)
 }
 
 // Write writes to the client, unless the connection has been given away or cut.
@@ -102,7 +122,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	if s := c.state.Load(); s == given || s == cut {
 		return 0, net.ErrClosed
 	}
-	if kind(c.clock.turn.Load()) != answering {
+	if k := kind(c.clock.turn.Load()); k != answering && k != handshake {
 		c.clock.turns(answering)
 	}
 	n, err := c.Conn.Write(p)
@@ -144,7 +164,7 @@ func (c *conn) send(q *handoff.Queue) error {
 	if err != nil {
 		return err
 	}
-	m := handoff.Message{Kind: handoff.Idle, Generation: c.pool.options.Generation, Listener: c.listener, Since: c.since}
+	m := handoff.Message{Kind: handoff.Idle, Generation: c.pool.options.Generation, Listener: c.listener, Since: c.since, Client: c.client}
 	var put error
 	if err := raw.Control(func(fd uintptr) { put = q.Put(int(fd), m) }); err != nil {
 		return err

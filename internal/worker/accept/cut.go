@@ -21,16 +21,27 @@ const cutTime = 100 * time.Millisecond
 // The caller makes sure that the goroutine is inside its call and stays there until end
 // has returned.
 func Cut(c net.Conn) (end func(answer []byte), ok bool) {
-	conn, ok := c.(*conn)
-	if !ok || !conn.flushed || !conn.state.CompareAndSwap(busy, cut) {
-		return nil, false
+	switch c := c.(type) {
+	case *conn:
+		if c.flushed && c.state.CompareAndSwap(busy, cut) {
+			return c.end, true
+		}
+	case *secure: // the answer has yet to be encrypted, and to be written as any
+		if c.below.flushed && c.below.state.CompareAndSwap(busy, ending) {
+			return c.end, true
+		}
 	}
-	return conn.end, true
+	return nil, false
 }
 
 func (c *conn) end(answer []byte) {
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(cutTime))
 	_, _ = c.Conn.Write(answer) // the client has gone: so much the better
+	c.finish()
+}
+
+// finish ends what is written to the client.
+func (c *conn) finish() {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}

@@ -2,6 +2,7 @@ package accept
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -19,6 +20,9 @@ type Listener struct {
 	net.Listener
 	pool  *Pool
 	index int
+
+	tls     *sealing // nil: TLS is not spoken
+	trusted *Proxies // those whose connections begin with a PROXY header; nil: none do
 
 	stop    chan struct{}
 	rest    bool // read after stop: what waits in the kernel is served first
@@ -61,6 +65,9 @@ func (l *Listener) accept() (net.Conn, error) {
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
 		c, err := l.Listener.Accept()
 		if err == nil {
+			if wait = firstWait / 2; !l.admits(c) {
+				continue
+			}
 			return l.wrap(c, true), nil
 		}
 		select {
@@ -81,10 +88,16 @@ func (l *Listener) accept() (net.Conn, error) {
 }
 
 func (l *Listener) wrap(c net.Conn, place bool) net.Conn {
-	l.pool.movable.Add(1)
-	conn := &conn{Conn: c, listener: l.index, since: time.Now(), place: place}
+	conn := &conn{Conn: c, listener: l.index, since: time.Now(), place: place, stays: l.tls != nil, awaits: l.trusted != nil}
+	if !conn.stays && !conn.awaits { // its header may be lost where it goes
+		l.pool.movable.Add(1)
+	}
 	l.pool.add(conn)
-	return conn
+	if !conn.stays {
+		return conn
+	}
+	_ = l.tls.rotate(conn.since) // without it sessions go on by the keys of another day
+	return &secure{tls.Server(conn, l.tls.config), conn}
 }
 
 // How long to wait when the kernel has no room for another connection: until some are
@@ -101,6 +114,9 @@ func (l *Listener) last() (net.Conn, error) {
 		return nil, io.EOF
 	}
 	c, err := l.acceptNow()
+	for err == nil && !l.admits(c) {
+		c, err = l.acceptNow()
+	}
 	if err != nil {
 		return nil, io.EOF
 	}

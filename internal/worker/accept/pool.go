@@ -15,6 +15,9 @@ type Options struct {
 	Generation  uint64        // of this worker, sent along with what it gives away
 	Clocks      Clocks        // kept by Run
 	Patience    time.Duration // how long one that was given away may wait for a taker; 0: a second
+	// Refused is told of connections that are closed because of what their peer is, or sends
+	// before everything else; it must not block. Nil: nobody is.
+	Refused func(peer net.Addr, why string)
 }
 
 // defaultPatience is what a request may be late when no worker takes its connection: no
@@ -103,10 +106,13 @@ const (
 )
 
 // State notes that the server sees c in s, and starts the clock of that. A connection of
-// which StateNew was not reported, or which was wrapped on its way to the server, as one
-// with TLS is, is never given away.
+// which StateNew was not reported, or which was wrapped on its way to the server, is never
+// given away, and neither is one with TLS.
 func (p *Pool) State(c net.Conn, s State) {
 	conn, bare := c.(*conn)
+	if own, ok := c.(*secure); ok {
+		conn, bare = own.below, true
+	}
 	if !bare {
 		if conn = unwrap(c); conn == nil {
 			return
@@ -145,11 +151,11 @@ func unwrap(c net.Conn) *conn {
 	}
 }
 
-// add takes c into the pool. It was counted in movable before it left the kernel, so
-// that Leave never looks while it is nowhere.
+// add takes c into the pool. One that can go was counted in movable before it left the
+// kernel, so that Leave never looks while it is nowhere.
 func (p *Pool) add(c *conn) {
 	c.pool = p
-	c.counted.Store(true)
+	c.counted.Store(!c.stays && !c.awaits)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns[c] = struct{}{}
@@ -189,7 +195,7 @@ func (p *Pool) wake(n int) {
 		if n <= 0 {
 			return
 		}
-		if c.state.Load() == between {
+		if c.state.Load() == between && c.counted.Load() {
 			c.wake()
 			n--
 		}

@@ -82,6 +82,8 @@ func (w *testWorker) handle(name string, ctx *fasthttp.RequestCtx) {
 	switch {
 	case strings.HasPrefix(path, "/echo/"):
 		ctx.SetBodyString(path[len("/echo/"):])
+	case path == "/who":
+		ctx.SetBodyString(ctx.RemoteAddr().String())
 	case path == "/wait":
 		w.arrived <- struct{}{}
 		select {
@@ -177,6 +179,9 @@ func inherited(fd int) (net.Listener, error) {
 func (w *testWorker) end() {
 	for _, l := range w.pool.listeners {
 		l.Stop()
+	}
+	for _, a := range w.pool.adopters { // Shutdown knows nothing of one that is not served yet
+		a.Stop()
 	}
 	w.pool.CloseAdopted()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -50,7 +50,10 @@ func (a *API) waits(x *exchange) bool { return x.limit.Duration > 0 }
 
 const timeoutParameter = "parameters.timeout"
 
-// run runs x's model with in, under the permit that admit has taken.
+// run runs x's model with in, under the permit that admit has taken. It returns when the
+// run has ended, also where the client was answered before, or when the inputs have been copied
+// into a run for several: until then ctx, its body and x belong to the run, which may read large
+// inputs where they lie in the body.
 func (a *API) run(ctx *fasthttp.RequestCtx, x *exchange, in []inference.Tensor) (err error) {
 	m := x.model
 	if x.rows, err = batchRows(m, in); err != nil {

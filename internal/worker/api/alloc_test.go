@@ -40,8 +40,11 @@ func TestNoAllocations(t *testing.T) {
 	}
 	all := binaryRequests()
 	maps.Copy(all, common)
+	for _, ctx := range all {
+		ctx.Request.Header.Set("Authorization", "Bearer infer-new")
+	}
 	for _, closing := range []bool{false, true} {
-		a := newAPI(t, Options{WorkerHeader: "main/0/7", Closing: func() bool { return closing }})
+		a := newAPI(t, Options{WorkerHeader: "main/0/7", Closing: func() bool { return closing }, Tokens: tokens})
 		for name, ctx := range all {
 			if n := testing.AllocsPerRun(500, func() {
 				ctx.Response.Header.Reset() // the server keeps the body's buffer

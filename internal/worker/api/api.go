@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -11,6 +12,8 @@ import (
 	"preforkd/internal/inference"
 	"preforkd/internal/inference/batch"
 	"preforkd/internal/inference/repository"
+	"preforkd/internal/ipc"
+	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
 )
@@ -54,6 +57,13 @@ type Options struct {
 	// Dropped is called for each request that no model has answered because of how much there
 	// is to do, or because nobody waits for it; nil: nobody counts.
 	Dropped func(f Fate)
+	// Unloaded returns the versions that are known and not served; nil: there are none.
+	Unloaded func() []ipc.UnloadedModel
+	// Control loads or unloads a model in the whole service, and returns when that is done; nil:
+	// clients may not, as the setting models.control says, whose value ControlSetting is. The
+	// error is an *ipc.Failure where the service refuses.
+	Control        func(order ipc.ModelOrder) error
+	ControlSetting string
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready is true until this worker leaves; nil: always.
@@ -62,6 +72,14 @@ type Options struct {
 	// says that it is not ready, and each answer closes its connection; nil: never. It is
 	// asked with each request, so it must cost nothing.
 	Closing func() bool
+	// Tokens are the SHA-256 digests of those that the paths of each class ask for, by the
+	// names of package ipc; a class without any asks for none.
+	Tokens map[string][][]byte
+	// Denied is told of each request that is refused for its token, and for whom it was; it
+	// must not block. Nil: nobody is.
+	Denied func(class, why, client string)
+	// Proxies are the peers that are believed when they say for whom they ask; nil: none.
+	Proxies *accept.Proxies
 }
 
 // API answers requests.
@@ -73,10 +91,17 @@ type API struct {
 	runners   *batch.Runners
 	stoppable bool          // runs can be told to stop
 	line      line          // Watch's
+	limits    ServerOptions // of the server; zero without one
+	guard     *guard        // nil: nobody is asked for a token
+	view      atomic.Pointer[view]
+	abandoned abandoned // by large requests: see tidy
+}
+
+// view is what follows from the models that are served, made once for each set of them.
+type view struct {
 	shortest  time.Duration // that a request of some model may take
 	narrowed  bool          // some model has a limit of its own for bodies
 	page      page
-	limits    ServerOptions // of the server; zero without one
 	documents func() *documents
 }
 
@@ -123,6 +148,9 @@ func New(o Options) *API {
 	if o.Served == nil {
 		o.Served = func(*repository.Model, Served) {}
 	}
+	if o.ControlSetting == "" {
+		o.ControlSetting = "none"
+	}
 	if o.Stats == nil {
 		o.Stats = func(*repository.Model) Stats { return Stats{} }
 	}
@@ -141,17 +169,25 @@ func New(o Options) *API {
 		stops[i] = stop
 	}
 	a.runners = batch.New(batch.Options{Stops: stops, Clock: now, Run: a.runModel, Gone: a.gone})
-	a.survey()
+	a.guard = newGuard(o.Tokens)
+	a.Meet(o.Models.Every())
 	a.exchanges.New = func() any { return new(exchange) }
-	a.page = a.render()
-	a.documents = sync.OnceValue(a.describe)
+	a.Changed()
 	return a
+}
+
+// Changed is called when Models serves another set, by one goroutine at a time.
+func (a *API) Changed() {
+	v := &view{page: a.render(), documents: sync.OnceValue(a.describe)}
+	a.survey(v)
+	a.view.Store(v)
 }
 
 // Handle answers one request.
 func (a *API) Handle(ctx *fasthttp.RequestCtx) {
 	start, counted := now(), false
-	defer a.finish(ctx, start, &counted)
+	reader := a.Models.Enter()
+	defer a.finish(ctx, start, &counted, reader)
 	a.Began()
 	a.identify(ctx, &ctx.Response)
 	switch err := a.route(ctx, start); {
@@ -174,7 +210,7 @@ const (
 
 // finish ends a request: after a panic, which is our bug and no reason to end the
 // worker, with status 500 and the connection.
-func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool) {
+func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool, reader repository.Reader) {
 	if p := recover(); p != nil {
 		a.Log.Error("handler panicked", "err", p, "stack", string(debug.Stack()))
 		ctx.Response.Reset()
@@ -182,9 +218,13 @@ func (a *API) finish(ctx *fasthttp.RequestCtx, start int64, counted *bool) {
 		a.fail(ctx, errBug)
 		*counted = ctx.UserValue(errAnswered) != nil
 	}
-	if a.Closing() { // asked last: what took long is answered like what came late
+	// Asked last: what took long is answered like what came late. A connection with TLS
+	// cannot go elsewhere when this worker leaves.
+	if a.Closing() || ctx.IsTLS() && !a.Ready() {
 		ctx.SetConnectionClose()
 	}
+	a.Models.Leave(reader)
+	a.abandon(cap(ctx.Request.Body()))
 	ctx.Request.ReleaseBody(keepBytes)
 	if !*counted {
 		a.Answered(ctx.Response.StatusCode(), time.Duration(now()-start))

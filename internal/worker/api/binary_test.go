@@ -114,7 +114,7 @@ func TestBinaryRequests(t *testing.T) {
 		}
 	}
 	c.send(t, postWith("/predict", length(5), features))
-	if status, body, _ := c.answer(t); status != 400 || !strings.Contains(errorText(t, body), "POST /predict takes JSON only") {
+	if status, body, _ := c.answer(t); status != 400 || !strings.Contains(errorText(t, body), "this path takes JSON only") {
 		t.Errorf("predict: %d %s", status, body)
 	}
 }

@@ -23,25 +23,30 @@ func (a *API) content(ctx *fasthttp.RequestCtx) ([]byte, error) {
 	}
 	coding := ctx.Request.Header.Peek("Content-Encoding")
 	if len(coding) == 0 || bytes.EqualFold(coding, []byte("identity")) {
+		a.tidy(body)
 		return body, nil
 	}
 	limits := a.narrow(&ctx.Request.Header, &a.limits)
+	plain := plainBody{limit: limits.MaxBody}
 	var err error
 	switch {
 	case bytes.EqualFold(coding, []byte("gzip")) || bytes.EqualFold(coding, []byte("x-gzip")): // RFC 9110, section 8.4.1.3
-		body, err = ctx.Request.BodyGunzipWithLimit(limits.MaxBody)
+		plain.expect(gzipSize(body))
+		_, err = fasthttp.WriteGunzip(&plain, body)
 	case bytes.EqualFold(coding, []byte("deflate")): // in the form of zlib, RFC 9110, section 8.4.1.2
-		body, err = ctx.Request.BodyInflateWithLimit(limits.MaxBody)
+		_, err = fasthttp.WriteInflate(&plain, body)
 	default:
 		return nil, errEncoding
 	}
+	a.tidy(plain.b)
+	a.abandon(cap(plain.b))
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		return nil, describe(err, "body: decompressed larger than %s, which is %d bytes", cmp.Or(limits.bodyOf, "http.max_body"), limits.MaxBody)
 	case err != nil:
 		return nil, describe(errRequest, "body: not compressed as Content-Encoding says, with %s: %v", coding, err)
 	}
-	return body, nil
+	return plain.b, nil
 }
 
 // textBody is content for a protocol without binary tensors.

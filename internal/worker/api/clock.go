@@ -122,11 +122,7 @@ const (
 // In a worker that leaves (Ready is false) and whose runners are all taken by such runs
 // nobody waits for one any more.
 func (a *API) Watch(ctx context.Context) {
-	look := longestLook
-	if a.shortest > 0 {
-		look = min(max(a.shortest/8, shortestLook), longestLook)
-	}
-	timer := time.NewTimer(look)
+	timer := time.NewTimer(a.interval())
 	defer timer.Stop()
 	for {
 		select {
@@ -134,8 +130,17 @@ func (a *API) Watch(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		timer.Reset(a.look(look))
+		timer.Reset(a.look(a.interval()))
 	}
+}
+
+// interval is how often to look while no run is due.
+func (a *API) interval() time.Duration {
+	shortest := a.view.Load().shortest
+	if shortest <= 0 {
+		return longestLook
+	}
+	return min(max(shortest/8, shortestLook), longestLook)
 }
 
 // look sees to every call and returns when to look again: at the latest after longest.

@@ -437,7 +437,8 @@ func TestLeavingWithAStubbornRun(t *testing.T) {
 // TestWithoutAClock Watch has nothing to do.
 func TestWithoutAClock(t *testing.T) {
 	a := newAPI(t, Options{})
-	a.RequestTimeout, a.shortest = 0, 0
+	a.RequestTimeout = 0
+	a.Changed()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { a.Watch(ctx); close(ended) }()

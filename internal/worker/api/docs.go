@@ -12,6 +12,7 @@ import (
 // docsData is what docs.html shows.
 type docsData struct {
 	Version string
+	Guarded bool // something asks for a token
 	Style   template.CSS
 	Script  template.JS
 	Groups  []docsGroup
@@ -31,7 +32,7 @@ type docsOperation struct {
 
 // showDocs answers GET /docs.
 func (a *API) showDocs(ctx *fasthttp.RequestCtx, _ target) error {
-	a.documents().docs.send(ctx)
+	a.view.Load().documents().docs.send(ctx)
 	return nil
 }
 
@@ -39,7 +40,7 @@ func (a *API) showDocs(ctx *fasthttp.RequestCtx, _ target) error {
 func (a *API) renderDocs(list []documented) page {
 	t := template.Must(template.ParseFS(pageFiles, "page/docs.html"))
 	style, script := pageFile("page.css")+pageFile("docs.css"), pageFile("docs.js")
-	data := docsData{Version: a.Version, Style: template.CSS(style), Script: template.JS(script)}
+	data := docsData{Version: a.Version, Guarded: a.guard != nil, Style: template.CSS(style), Script: template.JS(script)}
 	for _, tag := range []string{tagShort, tagV2, tagV1, tagHealth, tagAbout} {
 		g := docsGroup{Name: tag, ID: strings.ReplaceAll(strings.ToLower(tag), " ", "-")}
 		for i := range list {

@@ -26,14 +26,16 @@ var (
 	errUnusable = errors.New("the model does not answer POST /predict")
 	errLength   = errors.New("Content-Length: missing, so that the body is empty")
 	errEncoding = errors.New("Content-Encoding: only gzip, deflate and identity are supported")
-	errBinary   = errors.New("Inference-Header-Content-Length: POST /predict takes JSON only: use POST /v2/models/…/infer for binary tensor data")
+	errBinary   = errors.New("Inference-Header-Content-Length: this path takes JSON only: use POST /v2/models/…/infer for binary tensor data")
 	errSupport  = errors.New("not supported")
 	errControl  = errors.New("model control is off")
 	errRequest  = errors.New("request")
-	errLabel    = errors.New("unknown label of the model")
-	errGone     = errors.New("the client closed its side of the connection before an inference could start")
-	errForsaken = errors.New("the client closed its side of the connection before its inference had ended")
-	errBug      = errors.New("internal error: a defect of preforkd, its log has the details")
+	// errUndecided is of a change of models that was not begun, or whose end is not known.
+	errUndecided = errors.New("the service does not change its models now")
+	errLabel     = errors.New("unknown label of the model")
+	errGone      = errors.New("the client closed its side of the connection before an inference could start")
+	errForsaken  = errors.New("the client closed its side of the connection before its inference had ended")
+	errBug       = errors.New("internal error: a defect of preforkd, its log has the details")
 )
 
 // statusGone is counted for a request that nobody waits for; it is nginx's.
@@ -58,6 +60,9 @@ var statuses = []struct {
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16
 	{errSupport, fasthttp.StatusNotImplemented},
 	{errControl, fasthttp.StatusForbidden},
+	{errUndecided, fasthttp.StatusServiceUnavailable},
+	{errUnauthorized, fasthttp.StatusUnauthorized},
+	{errForbidden, fasthttp.StatusForbidden},
 	{errNotReady, fasthttp.StatusServiceUnavailable},
 	{errRefused, fasthttp.StatusServiceUnavailable},
 	{admission.ErrRefused, fasthttp.StatusServiceUnavailable},

@@ -45,7 +45,7 @@ func locateRepository(parts [][]byte) target {
 	}
 	switch string(parts[2]) {
 	case "load", "unload":
-		return target{endpoint: control, model: parts[1]}
+		return target{endpoint: control, model: parts[1], verb: parts[2]}
 	}
 	return target{}
 }

@@ -146,12 +146,11 @@ func (a *API) release(x *exchange) {
 	}
 	a.Served(x.model, x.served())
 	x.model, x.state = nil, nil
-	x.infer.Trim(keepBytes)
-	x.predict.Trim(keepBytes)
-	x.serving.Trim(keepBytes)
+	freed := x.infer.Trim(keepBytes) + x.predict.Trim(keepBytes) + x.serving.Trim(keepBytes)
 	for i := range x.out {
-		x.out[i].Trim(keepBytes)
+		freed += x.out[i].Trim(keepBytes)
 	}
+	a.abandon(freed)
 	clear(x.in)
 	if cap(x.packed) > keepBytes {
 		x.packed = nil

@@ -14,11 +14,19 @@ import (
 
 // survey looks at the limits of all models, so that a request of a model without any pays
 // nothing for them.
-func (a *API) survey() {
-	a.shortest = a.RequestTimeout
-	for m := range a.everyModel {
-		a.shortest = min(a.shortest, a.timeout(m).Duration)
-		a.narrowed = a.narrowed || m.Settings.Limits.MaxBody > 0
+func (a *API) survey(v *view) {
+	v.shortest = a.RequestTimeout
+	for _, m := range a.Models.Every() {
+		if t := a.timeout(m).Duration; t > 0 && (v.shortest == 0 || t < v.shortest) {
+			v.shortest = t
+		}
+		v.narrowed = v.narrowed || m.Settings.Limits.MaxBody > 0
+	}
+}
+
+// Meet prepares for models that will be served: it is called before anybody can find them.
+func (a *API) Meet(models []*repository.Model) {
+	for _, m := range models {
 		m.Tag = &batch.Model{Runner: m, Most: mostRows(&m.Settings), Delay: m.Settings.MaxQueueDelay, Apart: func(why error) {
 			a.Log.Warn("requests of this model are not joined: its outputs have no row for each row of the inputs",
 				"model", m.Name, "version", m.Version, "err", why, "try", "remove max_batch_size, or set no_batching: true")
@@ -40,7 +48,7 @@ func (a *API) timeout(m *repository.Model) timeLimit {
 
 // narrow returns o with the limit of the model that h is a request of.
 func (a *API) narrow(h *fasthttp.RequestHeader, o *ServerOptions) *ServerOptions {
-	if !a.narrowed {
+	if !a.view.Load().narrowed {
 		return o
 	}
 	t := locate(pathOf(h.RequestURI()))

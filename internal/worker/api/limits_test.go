@@ -83,8 +83,8 @@ func TestModelsOwnTimeout(t *testing.T) {
 	if err := lateError(a.Models.All()[0], a.timeout(a.Models.All()[0])); !strings.Contains(err.Error(), "within the model's limits.timeout, which is 20ms") {
 		t.Error(err)
 	}
-	if a.shortest != 20*time.Millisecond {
-		t.Errorf("the clock looks for %v", a.shortest)
+	if a.view.Load().shortest != 20*time.Millisecond {
+		t.Errorf("the clock looks for %v", a.view.Load().shortest)
 	}
 }
 

@@ -26,7 +26,7 @@ type object map[string]any
 // showOpenAPI answers GET /openapi.json.
 func (a *API) showOpenAPI(ctx *fasthttp.RequestCtx, _ target) error {
 	ctx.SetContentType(contentType)
-	ctx.Response.SetBodyRaw(a.documents().openapi)
+	ctx.Response.SetBodyRaw(a.view.Load().documents().openapi)
 	return nil
 }
 
@@ -36,6 +36,7 @@ type documented struct {
 	method, path string
 	parameters   []parameter
 	model        *repository.Model // nil: the path names none
+	guarded      bool              // it asks for a token
 }
 
 // parameter is a part of a path, or a header, and the values that it may have.
@@ -58,6 +59,10 @@ func (a *API) describe() *documents {
 		}
 		item[d.method] = s.operation(d)
 	}
+	components := object{"schemas": s.components}
+	if a.guard != nil {
+		components["securitySchemes"] = object{"token": object{"type": "http", "scheme": "bearer"}}
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -68,7 +73,7 @@ func (a *API) describe() *documents {
 			"description": "Answers requests to the models that this server has loaded, in the forms of several protocols.",
 		},
 		"paths":      paths,
-		"components": object{"schemas": s.components},
+		"components": components,
 	}); err != nil {
 		panic(err) // of our own values: our bug
 	}
@@ -86,7 +91,7 @@ func (a *API) operations() (list []documented) {
 		}
 		for _, path := range o.paths {
 			if !strings.Contains(path, "{model}") {
-				d := documented{operation: o, method: method, path: path}
+				d := documented{operation: o, method: method, path: path, guarded: a.guard.asks(endpoint(e))}
 				if d.model, _ = a.find(target{}); d.model != nil && endpoint(e) == invocations {
 					d.parameters = []parameter{{targetModel, "header", a.names()}}
 				}
@@ -96,7 +101,7 @@ func (a *API) operations() (list []documented) {
 				continue
 			}
 			for _, m := range a.Models.All() {
-				d := documented{operation: o, method: method, model: m}
+				d := documented{operation: o, method: method, model: m, guarded: a.guard.asks(endpoint(e))}
 				if o.takes(m) && d.locate(path, endpoint(e), a.Models.Versions(m.Name), a.labels(m)) {
 					list = append(list, d)
 				}
@@ -158,6 +163,9 @@ func (s *schemas) operation(d *documented) object {
 	}
 	if parameters != nil {
 		o["parameters"] = parameters
+	}
+	if d.guarded {
+		o["security"] = []object{{"token": []string{}}}
 	}
 	if d.request != nil {
 		content := object{"schema": s.of(d.model, d.requestName, d.request)}

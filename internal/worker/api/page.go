@@ -33,6 +33,7 @@ type page struct {
 // pageData is what page.html shows.
 type pageData struct {
 	Version string
+	Guarded bool // the models ask for a token
 	Style   template.CSS
 	Script  template.JS
 	Models  []pageModel
@@ -51,7 +52,7 @@ type pageSample struct{ Name, Text string }
 
 // showPage answers GET /.
 func (a *API) showPage(ctx *fasthttp.RequestCtx, _ target) error {
-	a.page.send(ctx)
+	a.view.Load().page.send(ctx)
 	return nil
 }
 
@@ -70,7 +71,7 @@ func (p *page) send(ctx *fasthttp.RequestCtx) {
 func (a *API) render() page {
 	t := template.Must(template.ParseFS(pageFiles, "page/page.html"))
 	style, script := pageFile("page.css"), pageFile("page.js")
-	data := pageData{Version: a.Version, Style: template.CSS(style), Script: template.JS(script)}
+	data := pageData{Version: a.Version, Guarded: a.guard.asks(predict), Style: template.CSS(style), Script: template.JS(script)}
 	for _, m := range a.Models.All() {
 		data.Models = append(data.Models, describeModel(m))
 		if text := sampleText(m); text != "" {

@@ -67,7 +67,7 @@ func isWellFormed(t *testing.T, resp *fasthttp.Response) {
 					ids[a.Value] = true
 				}
 			}
-			if !strings.Contains(" meta link ", " "+tok.Name.Local+" ") {
+			if !strings.Contains(" meta link input ", " "+tok.Name.Local+" ") {
 				open = append(open, tok.Name.Local)
 			}
 		case xml.EndElement:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -129,6 +130,29 @@ func (o *office) fate(f Fate, n int) {
 	}
 	if got := count(); got != n {
 		o.t.Errorf("%d had the fate %d, want %d", got, f, n)
+	}
+}
+
+// counted waits until as many answers were counted as want has, and compares.
+func (o *office) counted(want map[int]int) {
+	o.t.Helper()
+	total := 0
+	for _, n := range want {
+		total += n
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		o.mu.Lock()
+		got, n := maps.Clone(o.counts), 0
+		o.mu.Unlock()
+		for _, k := range got {
+			n += k
+		}
+		if n >= total || time.Now().After(end) {
+			if !maps.Equal(got, want) {
+				o.t.Errorf("answers %v, want %v", got, want)
+			}
+			return
+		}
 	}
 }
 
@@ -338,11 +362,7 @@ func TestClientsThatDoNotWait(t *testing.T) {
 				if n := len(o.enter); n != 1 {
 					t.Errorf("%d runs for those who had gone", n-1)
 				}
-				o.mu.Lock()
-				defer o.mu.Unlock()
-				if o.counts[statusGone] != clients || o.counts[200] != 2 {
-					t.Errorf("answers %v", o.counts)
-				}
+				o.counted(map[int]int{statusGone: clients, 200: 2})
 			})
 		}
 	}

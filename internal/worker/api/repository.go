@@ -6,17 +6,7 @@ import (
 	"errors"
 
 	"github.com/valyala/fasthttp"
-
-	"preforkd/internal/inference/repository"
 )
-
-var errControlOff = describe(errControl, "model control is off; change the model directory and preforkd reload")
-
-// control answers requests to load or to unload a model.
-func (a *API) control(ctx *fasthttp.RequestCtx, _ target) error {
-	unread(ctx)
-	return errControlOff
-}
 
 // indexed is one version in the answer of POST /v2/repository/index.
 type indexed struct {
@@ -27,7 +17,7 @@ type indexed struct {
 }
 
 // index answers POST /v2/repository/index: every version that this worker has loaded, all
-// of which serve unless they are quarantined.
+// of which serve unless they are quarantined, and those that are known and not loaded.
 func (a *API) index(ctx *fasthttp.RequestCtx, _ target) error {
 	unread(ctx)
 	var wants struct {
@@ -39,7 +29,7 @@ func (a *API) index(ctx *fasthttp.RequestCtx, _ target) error {
 		}
 	}
 	all := []indexed{}
-	for m := range a.everyModel {
+	for _, m := range a.Models.Every() {
 		one := indexed{Name: m.Name, Version: m.Version, State: "READY"}
 		if one.Reason = a.Refusal(m); one.Reason != "" {
 			if wants.Ready {
@@ -49,18 +39,12 @@ func (a *API) index(ctx *fasthttp.RequestCtx, _ target) error {
 		}
 		all = append(all, one)
 	}
-	return marshal(ctx, all)
-}
-
-// everyModel yields each version of each model, by name and then from the lowest version on.
-func (a *API) everyModel(yield func(*repository.Model) bool) {
-	for _, served := range a.Models.All() {
-		for _, version := range a.Models.Versions(served.Name) {
-			if m, err := a.Models.Find(served.Name, version); err == nil && !yield(m) {
-				return
-			}
+	if !wants.Ready && a.Unloaded != nil {
+		for _, u := range a.Unloaded() {
+			all = append(all, indexed{Name: u.Name, Version: u.Version, State: "UNAVAILABLE", Reason: u.Reason})
 		}
 	}
+	return marshal(ctx, all)
 }
 
 // marshal answers with v as JSON.

@@ -44,43 +44,46 @@ const (
 	both     = "GET, HEAD, POST"
 )
 
-// endpoints has the handler of each endpoint and the methods that it allows.
+// endpoints has the handler of each endpoint, the methods that it allows, and who may use it. The
+// classes go together as the groups of Triton's --http-restricted-api do: repository, shared memory,
+// trace and logging are control.
 var endpoints = [...]struct {
 	allow  string
+	class  class
 	handle func(*API, *fasthttp.RequestCtx, target) error
 }{
-	root:        {readOnly, (*API).showPage},
-	live:        {readOnly, (*API).live},
-	ready:       {readOnly, (*API).ready},
-	server:      {readOnly, (*API).server},
-	model:       {readOnly, (*API).model},
-	modelReady:  {readOnly, (*API).modelReady},
-	infer:       {postOnly, (*API).infer},
-	predict:     {postOnly, (*API).predict},
-	stats:       {readOnly, (*API).stats},
-	invocations: {postOnly, (*API).invocations},
-	v1Models:    {readOnly, (*API).v1Models},
-	v1Model:     {readOnly, (*API).v1Model},
-	v1Metadata:  {readOnly, (*API).v1Metadata},
-	v1Predict:   {postOnly, (*API).v1Predict},
-	v1Refused:   {postOnly, (*API).v1Refused},
-	openAPI:     {readOnly, (*API).showOpenAPI},
-	docs:        {readOnly, (*API).showDocs},
+	root:        {readOnly, docsClass, (*API).showPage},
+	live:        {readOnly, open, (*API).live},
+	ready:       {readOnly, open, (*API).ready},
+	server:      {readOnly, inferClass, (*API).server},
+	model:       {readOnly, inferClass, (*API).model},
+	modelReady:  {readOnly, inferClass, (*API).modelReady},
+	infer:       {postOnly, inferClass, (*API).infer},
+	predict:     {postOnly, inferClass, (*API).predict},
+	stats:       {readOnly, inferClass, (*API).stats},
+	invocations: {postOnly, inferClass, (*API).invocations},
+	v1Models:    {readOnly, inferClass, (*API).v1Models},
+	v1Model:     {readOnly, inferClass, (*API).v1Model},
+	v1Metadata:  {readOnly, inferClass, (*API).v1Metadata},
+	v1Predict:   {postOnly, inferClass, (*API).v1Predict},
+	v1Refused:   {postOnly, inferClass, (*API).v1Refused},
+	openAPI:     {readOnly, docsClass, (*API).showOpenAPI},
+	docs:        {readOnly, docsClass, (*API).showDocs},
 
-	modelConfig:  {readOnly, (*API).modelConfig},
-	index:        {postOnly, (*API).index},
-	control:      {postOnly, (*API).control},
-	systemMemory: {both, unsupported("system shared memory", noMemory)},
-	cudaMemory:   {both, unsupported("CUDA shared memory", noMemory)},
-	trace:        {both, unsupported("tracing", "preforkd keeps no traces: its metrics and its log tell of requests that take long")},
-	logging:      {both, unsupported("logging over HTTP", "one worker would change and the others not: set log.level and preforkd reload")},
+	modelConfig:  {readOnly, inferClass, (*API).modelConfig},
+	index:        {postOnly, controlClass, (*API).index},
+	control:      {postOnly, controlClass, (*API).control},
+	systemMemory: {both, controlClass, unsupported("system shared memory", noMemory)},
+	cudaMemory:   {both, controlClass, unsupported("CUDA shared memory", noMemory)},
+	trace:        {both, controlClass, unsupported("tracing", "preforkd keeps no traces: its metrics and its log tell of requests that take long")},
+	logging:      {both, controlClass, unsupported("logging over HTTP", "one worker would change and the others not: set log.level and preforkd reload")},
 }
 
 // target is an endpoint and the parts of the path that it takes.
 type target struct {
 	endpoint       endpoint
 	model, version []byte // empty: the default
-	label, verb    []byte // of paths below /v1; empty: none
+	label, verb    []byte // of paths below /v1, and load or unload; empty: none
 	start          int64  // when the request began, by now
 }
 
@@ -94,6 +97,11 @@ func (a *API) route(ctx *fasthttp.RequestCtx, start int64) error {
 		return errNoRoute
 	}
 	e := &endpoints[t.endpoint]
+	if err := a.guard.check(&ctx.Request.Header, t.endpoint); err != nil {
+		a.challenge(ctx, t.endpoint, err)
+		dismiss(ctx)
+		return err
+	}
 	if allowed := ctx.IsPost() && e.allow != readOnly || (ctx.IsGet() || ctx.IsHead()) && e.allow != postOnly; !allowed {
 		ctx.Response.Header.Set("Allow", e.allow)
 		return errMethod

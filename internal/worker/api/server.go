@@ -33,11 +33,16 @@ type ServerOptions struct {
 func (a *API) Server(o ServerOptions) *fasthttp.Server {
 	a.limits = o
 	return &fasthttp.Server{
-		Handler:        a.Handle,
-		Name:           serverName,
-		ErrorHandler:   func(ctx *fasthttp.RequestCtx, err error) { a.reject(ctx, err, &o) },
-		ExpectHandler:  func(ctx *fasthttp.RequestCtx) int { return a.expect(ctx, &o) },
-		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig { return received(h, a.narrow(h, &o)) },
+		Handler:       a.Handle,
+		Name:          serverName,
+		ErrorHandler:  func(ctx *fasthttp.RequestCtx, err error) { a.reject(ctx, err, &o) },
+		ExpectHandler: func(ctx *fasthttp.RequestCtx) int { return a.expect(ctx, &o) },
+		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+			if a.unwelcome(h) {
+				return fasthttp.RequestConfig{}
+			}
+			return received(h, a.narrow(h, &o))
+		},
 
 		MaxRequestBodySize: o.MaxBody,
 		ReadBufferSize:     headerBytes,
@@ -66,6 +71,13 @@ func received(h *fasthttp.RequestHeader, o *ServerOptions) fasthttp.RequestConfi
 // expect answers Expect: 100-continue. A body that would be refused is refused before
 // it is sent (RFC 9110, section 10.1.1).
 func (a *API) expect(ctx *fasthttp.RequestCtx, o *ServerOptions) int {
+	e := locate(ctx.URI().PathOriginal()).endpoint
+	if err := a.guard.check(&ctx.Request.Header, e); err != nil {
+		a.identify(ctx, &ctx.Response)
+		a.challenge(ctx, e, err)
+		a.fail(ctx, err)
+		return status(err)
+	}
 	if ctx.Request.Header.ContentLength() <= a.narrow(&ctx.Request.Header, o).MaxBody {
 		return fasthttp.StatusContinue
 	}
@@ -92,8 +104,12 @@ func (a *API) refuse(ctx *fasthttp.RequestCtx, err error, o *ServerOptions) {
 // (RFC 9112, section 9.6): many clients send all of a request before they read. How much
 // is left is not known, since some of it was in a buffer: a gap is taken for the end.
 func discard(c net.Conn) {
-	if below, ok := c.(interface{ NetConn() net.Conn }); ok { // of worker/accept: exact deadlines
-		_ = c.SetReadDeadline(time.Time{})
+	_ = c.SetReadDeadline(time.Time{})
+	for { // of worker/accept: exact deadlines; below TLS
+		below, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
 		c = below.NetConn()
 	}
 	buffer := make([]byte, 64<<10)

@@ -83,7 +83,7 @@ func (a *API) counted(t target) (models []*repository.Model, err error) {
 		m, err := a.find(t)
 		return []*repository.Model{m}, err
 	}
-	for m := range a.everyModel {
+	for _, m := range a.Models.Every() {
 		if len(t.model) == 0 || m.Name == string(t.model) {
 			models = append(models, m)
 		}

@@ -17,6 +17,8 @@ const headerField = "Inference-Header-Content-Length"
 
 // borrowFrom is how many bytes of elements are read where they lie, if they are aligned,
 // rather than copied: a copy of fewer is quicker than what follows from another's memory.
+// inference/onnx does not copy such tensors either, so that the model reads the body. Where
+// they are not aligned the one copy is made here.
 const borrowFrom = 64 << 10
 
 // lengthBytes is how many bytes say how long a string is.
@@ -75,6 +77,7 @@ func (r *InferRequest) takeTexts(t *inference.Tensor, data []byte, n int64) bool
 	if err := t.Reset(inference.Bytes, in.shape); err != nil {
 		return s.fail(in.shapeAt, err.Error())
 	}
+	t.ReserveText(int(n), len(data)-int(n)*lengthBytes)
 	at := 0
 	for k := range int(n) {
 		if len(data)-at < lengthBytes {

@@ -55,6 +55,16 @@ func readAs[T inference.Number](one func(*scanner) (T, bool), many func(s *scann
 	}
 }
 
+// most returns how many elements of type dt there can be in the rest of the text, each with a
+// comma: the shortest are a digit and two quotes.
+func (s *scanner) most(dt inference.DataType) int64 {
+	shortest := len("0,")
+	if dt == inference.Bytes {
+		shortest = len(`"",`)
+	}
+	return int64((len(s.b)-s.i)/shortest + 1)
+}
+
 func readTexts(s *scanner, t *inference.Tensor, _, hi, levels int) (int, bool) {
 	s.texts, s.room = t, hi
 	n, ok := elements[struct{}](s, nil, (*scanner).text, nil, levels)

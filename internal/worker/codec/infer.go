@@ -95,14 +95,21 @@ func (r *InferRequest) DecodeBinary(body []byte, header int, in, out []inference
 	return nil
 }
 
-// Trim frees memory beyond limit bytes for each tensor and text.
-func (r *InferRequest) Trim(limit int) {
+// Trim frees memory beyond limit bytes for each tensor and text, and returns how much.
+func (r *InferRequest) Trim(limit int) (freed int) {
 	for i := range r.Inputs {
-		r.Inputs[i].Trim(limit)
+		freed += r.Inputs[i].Trim(limit)
 	}
-	if cap(r.s.scratch) > limit {
-		r.s.scratch = nil
+	return freed + trim(&r.s.scratch, limit)
+}
+
+// trim frees text if it is larger than limit bytes, and returns how much that was.
+func trim(text *[]byte, limit int) (freed int) {
+	if n := cap(*text); n > limit {
+		*text = nil
+		return n
 	}
+	return 0
 }
 
 func (r *InferRequest) reset(in, out []inference.TensorInfo) {

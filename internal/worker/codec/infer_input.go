@@ -183,12 +183,13 @@ func (r *InferRequest) data() bool {
 	s.space()
 	at, t := s.i, &r.Inputs[in.index]
 	hi := int(n)
-	if room := (len(s.b)-s.i)/2 + 1; n > int64(room) {
+	if n > s.most(in.dataType) {
 		t, hi = nil, 0 // there cannot be as many: nothing is allocated for them
 	} else if err := t.Reset(in.dataType, in.shape); err != nil {
 		return s.fail(at, err.Error())
 	} else {
 		t.Name = r.in[in.index].Name
+		s.reserve(t, hi)
 	}
 	got, ok := codecOf(in.dataType).read(s, t, 0, hi, dataLevels)
 	if !ok {

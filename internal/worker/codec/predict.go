@@ -34,12 +34,9 @@ func (r *PredictRequest) Decode(body []byte, info *inference.TensorInfo, row inf
 	return nil
 }
 
-// Trim frees memory beyond limit bytes for each tensor and text.
-func (r *PredictRequest) Trim(limit int) {
-	r.Inputs[0].Trim(limit)
-	if cap(r.s.scratch) > limit {
-		r.s.scratch = nil
-	}
+// Trim frees memory beyond limit bytes for each tensor and text, and returns how much.
+func (r *PredictRequest) Trim(limit int) (freed int) {
+	return r.Inputs[0].Trim(limit) + trim(&r.s.scratch, limit)
 }
 
 func (r *PredictRequest) request() bool {

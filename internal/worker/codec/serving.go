@@ -51,17 +51,12 @@ func (r *ServingRequest) Decode(body []byte, in, out []inference.TensorInfo) err
 	return nil
 }
 
-// Trim frees memory beyond limit bytes for each tensor and text.
-func (r *ServingRequest) Trim(limit int) {
+// Trim frees memory beyond limit bytes for each tensor and text, and returns how much.
+func (r *ServingRequest) Trim(limit int) (freed int) {
 	for i := range r.Inputs {
-		r.Inputs[i].Trim(limit)
+		freed += r.Inputs[i].Trim(limit)
 	}
-	if cap(r.s.scratch) > limit {
-		r.s.scratch = nil
-	}
-	if cap(r.cell) > limit {
-		r.cell = nil
-	}
+	return freed + trim(&r.s.scratch, limit) + trim(&r.cell, limit)
 }
 
 // Known keys of the request, as once counts them.

@@ -49,7 +49,7 @@ func (r *ServingRequest) layOut(i, around int) bool {
 	if err != nil {
 		return s.fail(s.i, err.Error())
 	}
-	if n > int64((len(s.b)-s.i)/2+1) { // there cannot be as many: see settled
+	if n > s.most(info.DataType) { // there cannot be as many: see settled
 		return true
 	}
 	c.total = int(n)
@@ -57,6 +57,7 @@ func (r *ServingRequest) layOut(i, around int) bool {
 	if err := r.Inputs[i].Reset(info.DataType, c.sizes); err != nil {
 		return s.fail(s.i, err.Error())
 	}
+	s.reserve(&r.Inputs[i], c.total)
 	return true
 }
 

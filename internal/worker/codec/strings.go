@@ -1,9 +1,12 @@
 package codec
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"preforkd/internal/inference"
 )
 
 // str reads a string; its opening quote is next. The result is a part of the body, or
@@ -17,7 +20,8 @@ func (s *scanner) str() ([]byte, bool) {
 			s.i++
 			return s.b[from : s.i-1], true
 		case c == '\\':
-			s.scratch = append(s.scratch[:0], s.b[from:s.i]...)
+			s.scratch = slices.Grow(s.scratch[:0], s.closing(from-1)-from) // no escape is longer than it is written
+			s.scratch = append(s.scratch, s.b[from:s.i]...)
 			return s.escaped()
 		case c < ' ':
 			return nil, s.failf(s.i, "control character %q in a string", c)
@@ -54,6 +58,39 @@ func (s *scanner) escaped() ([]byte, bool) {
 		}
 	}
 	return nil, s.unexpected("the end of a string")
+}
+
+// largeText is how many bytes of strings are counted before they are read, so that memory
+// is taken for them once: as it doubles it would be a multiple of the body.
+const largeText = 64 << 10
+
+// reserve makes room in t, if it has strings, for the count of the value that is next.
+func (s *scanner) reserve(t *inference.Tensor, count int) {
+	if t.DataType == inference.Bytes && len(s.b)-s.i >= largeText {
+		t.ReserveText(count, s.textBytes())
+	}
+}
+
+// textBytes returns how long the strings in the value that is next are at most. It looks
+// ahead, without reading; what makes it err is an error when it is read.
+func (s *scanner) textBytes() (n int) {
+	depth := 0
+	for i := s.i; i < len(s.b); i++ {
+		switch s.b[i] {
+		case '"':
+			end := s.closing(i)
+			n += end - i - 1
+			i = end
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth--
+		}
+		if depth <= 0 {
+			break
+		}
+	}
+	return n
 }
 
 // rune skips one character.

@@ -13,7 +13,8 @@ for (const form of document.querySelectorAll("form")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     let where = path;
-    const headers = {};
+    const token = document.getElementById("token");
+    const headers = token && token.value ? { Authorization: "Bearer " + token.value } : {};
     for (const field of form.querySelectorAll("select")) {
       if (field.dataset.in === "path") {
         where = where.replace("{" + field.name + "}", encodeURIComponent(field.value));

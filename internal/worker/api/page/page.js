@@ -23,7 +23,9 @@ if (form) {
     event.preventDefault();
     try {
       const start = performance.now();
-      const response = await fetch(path(), { method: "POST", body: sample.value });
+      const token = document.getElementById("token");
+      const headers = token && token.value ? { Authorization: "Bearer " + token.value } : {};
+      const response = await fetch(path(), { method: "POST", headers, body: sample.value });
       const text = await response.text();
       const took = (performance.now() - start).toFixed(1) + " ms";
       const { prediction } = response.ok ? JSON.parse(text) : {};
