@@ -105,6 +105,7 @@ func (w *worker) loadAside(ctx context.Context, set *ipc.ModelSet) (*repository.
 	if err != nil {
 		return nil, loadFailure(err)
 	}
+	w.warnPlain(pending.Fresh(), set.Models)
 	for _, m := range pending.Fresh() {
 		for i := range set.Models {
 			if f := &set.Models[i]; f.Name == m.Name && f.Version == m.Version {
