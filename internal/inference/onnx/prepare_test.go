@@ -188,3 +188,33 @@ func BenchmarkLoadPrepared(b *testing.B) {
 		})
 	}
 }
+
+// TestPreparedShortened: weights that end too early are an error, never a fault of the process.
+func TestPreparedShortened(t *testing.T) {
+	e := open(t)
+	dir := t.TempDir()
+	if err := e.Prepare(weighty(256).write(t), dir); err != nil {
+		t.Fatal(err)
+	}
+	weights := filepath.Join(dir, preparedWeights)
+	info, err := os.Stat(weights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{info.Size() - 1, info.Size() / 2, 4096, 1, 0} {
+		if err := os.Truncate(weights, size); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := e.LoadPrepared(dir); err == nil {
+			m.Close()
+			t.Errorf("%d bytes of %d are loaded", size, info.Size())
+		}
+	}
+	if err := os.Remove(weights); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := e.LoadPrepared(dir); err == nil {
+		m.Close()
+		t.Error("no weights are loaded")
+	}
+}
