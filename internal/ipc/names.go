@@ -62,6 +62,9 @@ const (
 // instead of serving; worker.Prepare reads the others.
 const PrepareCommand = "prepare"
 
+// PreparedGraph is the file among those of a prepared model whose bytes are not shared.
+const PreparedGraph = "model.onnx"
+
 // What a supervisor asks of a worker over the control channel.
 const (
 	ControlAccept   = "accept"    // a held worker may accept; body and reply are null

@@ -8,9 +8,14 @@ import (
 	"os"
 	"strings"
 
+	"preforkd/internal/inference"
 	"preforkd/internal/inference/onnx"
 	"preforkd/internal/ipc"
 )
+
+// The supervisor, which knows no engine, knows the file by another name: it does not compile if
+// that is not the same.
+var _ = map[bool]struct{}{false: {}, inference.PreparedFile == ipc.PreparedGraph: {}}
 
 // Prepare is the command prepare: it writes into an empty directory what workers load in place
 // of a model. It serves nothing and needs no supervisor, so that a model which ends a process,
