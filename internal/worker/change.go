@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"preforkd/internal/inference/onnx"
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/ipc"
 )
@@ -117,6 +118,12 @@ func (w *worker) loadAside(ctx context.Context, set *ipc.ModelSet) (*repository.
 		pending.Drop()
 		return nil, err
 	}
+	trimmed := make(chan struct{})
+	go func() { // ends at once; on a thread that is not slow: it holds locks which requests want
+		defer close(trimmed)
+		onnx.Trim()
+	}()
+	<-trimmed
 	return pending, nil
 }
 

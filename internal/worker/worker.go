@@ -201,6 +201,7 @@ func (w *worker) load() error {
 	if w.models, err = repository.Load(w.watched, w.manifest.Models); err != nil {
 		return loadFailure(err)
 	}
+	onnx.Trim()
 	w.warnPlain(w.models.Every(), w.manifest.Models)
 	return nil
 }

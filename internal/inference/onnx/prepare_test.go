@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -217,4 +218,40 @@ func TestPreparedShortened(t *testing.T) {
 		m.Close()
 		t.Error("no weights are loaded")
 	}
+}
+
+// TestTrim: what loading has freed is no memory of the process any more.
+func TestTrim(t *testing.T) {
+	e := open(t)
+	path := weighty(1024).write(t) // three times 4 MiB
+	dir := t.TempDir()
+	if err := e.Prepare(path, dir); err != nil {
+		t.Fatal(err)
+	}
+	Trim()
+	before := anonymous(t)
+	m, err := e.LoadPrepared(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	Trim()
+	if after := anonymous(t); after > before+4<<20 {
+		t.Errorf("12 MiB of shared weights cost %d KiB of the process's own", (after-before)>>10)
+	}
+}
+
+// anonymous is the size of this process's own memory, RssAnon of proc_pid_status(5).
+func anonymous(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nRssAnon:")
+	n, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n << 10
 }
