@@ -344,3 +344,34 @@ func TestModelsAreLoadedPrepared(t *testing.T) {
 		t.Errorf("what is there was not used\n%s", f.LogText())
 	}
 }
+
+// TestModelsPrepare: what the command has prepared a start finds.
+func TestModelsPrepare(t *testing.T) {
+	const n = 512
+	models, cache := wideModels(t, 1, n), t.TempDir()
+	if err := os.CopyFS(filepath.Join(models, "digits"), os.DirFS(filepath.Join(testkit.Root(t), "models/digits"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PREFORKD_USER", "")
+	if os.Getuid() == 0 {
+		t.Setenv("PREFORKD_USER", "root")
+	}
+	prepare := func(want int, words []string, args ...string) {
+		t.Helper()
+		args = append([]string{"models", "prepare"}, append(args, "--models", models, "--set", "cache.dir="+cache)...)
+		out, status := run(t, filepath.Join(testkit.Programs(t), "preforkd"), args...)
+		for _, word := range words {
+			if status != want || !strings.Contains(out, word) {
+				t.Errorf("%q: %d: %s", args, status, out)
+			}
+		}
+	}
+	prepare(0, []string{"digits 1: left as it is", "wide 1: prepared, "})
+	prepare(0, []string{"wide 1: prepared, "}, "wide")
+	prepare(64, []string{`there is no model "nope"`}, "nope")
+	prepare(1, []string{"wide 1: not prepared", "custom operators from /dev/null"}, "wide", "--set", "inference.custom_ops=/dev/null")
+	s := testkit.Start(t, testkit.Options{Models: models, Cache: cache})
+	if says(s, preparedSays)+says(s, notPrepared) > 0 {
+		t.Errorf("%s", s.LogText())
+	}
+}

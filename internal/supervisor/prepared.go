@@ -31,10 +31,9 @@ func (s *Supervisor) prepareModels(p *pool, models []ipc.ModelFile, l *cache.Lea
 	for i := range models {
 		m := &models[i]
 		m.Prepared, m.Shared = "", 0
-		if p.other || p.cfg.Inference.Prepare == config.PrepareOff || p.cfg.Inference.Prepare != config.PrepareAlways && m.Bytes < preparedFrom {
-			continue
+		if p.prepares(m) {
+			worth = append(worth, m)
 		}
-		worth = append(worth, m)
 	}
 	if len(worth) == 0 {
 		return
@@ -62,6 +61,17 @@ func (s *Supervisor) prepareModels(p *pool, models []ipc.ModelFile, l *cache.Lea
 			s.log.Info("model prepared", "pool", p.name, "model", m.Name, "version", m.Version, "shared", m.Shared, "took", time.Since(began).Round(time.Millisecond))
 		}
 	}
+}
+
+// prepares tells whether m is to be prepared.
+func (p *pool) prepares(m *ipc.ModelFile) bool {
+	switch {
+	case p.other, p.cfg.Inference.Prepare == config.PrepareOff:
+		return false
+	case p.cfg.Inference.Prepare == config.PrepareAlways:
+		return true
+	}
+	return m.Bytes >= preparedFrom
 }
 
 // workersOf is how many workers p has, or is about to have as far as that is known.
