@@ -215,6 +215,34 @@ func TestPreparedDamage(t *testing.T) {
 	}
 }
 
+func realWorker(t *testing.T) string { return filepath.Join(testkit.Programs(t), "preforkd-worker") }
+
+// preparingBy returns the path of a preforkd whose models are prepared by a script's commands.
+func preparingBy(t *testing.T, commands string) string {
+	t.Helper()
+	dir := installation(t)
+	worker := filepath.Join(dir, "preforkd-worker")
+	if err := os.Remove(worker); err != nil { // else the programs of all tests change
+		t.Fatal(err)
+	}
+	text := "#!/bin/sh\n[ \"$1\" != prepare ] || { " + commands + "; exit; }\nexec " + realWorker(t) + "\n"
+	if err := os.WriteFile(worker, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "preforkd")
+}
+
+// TestPreparerIsSlow: its clock is that of a worker's boot.
+func TestPreparerIsSlow(t *testing.T) {
+	cache := t.TempDir()
+	s := testkit.Start(t, testkit.Options{
+		Models: wideModels(t, 1, 512), Cache: cache, Program: preparingBy(t, "sleep 1000"), Set: []string{"timeouts.boot=5s"},
+	})
+	if left := entriesOf(t, cache); len(left) > 0 || says(s, notPrepared) != 1 || !strings.Contains(s.LogText(), "it took longer than timeouts.boot, 5s") {
+		t.Errorf("%q\n%s", left, s.LogText())
+	}
+}
+
 // TestPreparerIsKilled after it has written everything: none of that is used, and the service
 // starts without.
 func TestPreparerIsKilled(t *testing.T) {
@@ -223,17 +251,8 @@ func TestPreparerIsKilled(t *testing.T) {
 	if err := syscall.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	dir := installation(t)
-	worker := filepath.Join(dir, "preforkd-worker")
-	real := filepath.Join(testkit.Programs(t), "preforkd-worker")
-	if err := os.Remove(worker); err != nil {
-		t.Fatal(err)
-	}
-	text := "#!/bin/sh\n[ \"$1\" != prepare ] || { " + real + " \"$@\"; echo $$ >" + gate + "; read -r _ <" + gate + "; }\nexec " + real + " \"$@\"\n"
-	if err := os.WriteFile(worker, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	s := testkit.Launch(t, testkit.Options{Models: models, Cache: cache, Program: filepath.Join(dir, "preforkd"), Listen: []string{"127.0.0.1:0"}})
+	program := preparingBy(t, realWorker(t)+` "$@"; echo $$ >`+gate+`; read -r _ <`+gate)
+	s := testkit.Launch(t, testkit.Options{Models: models, Cache: cache, Program: program})
 	said, err := os.ReadFile(gate)
 	if err != nil {
 		t.Fatal(err)
@@ -260,17 +279,9 @@ func TestStopWhilePreparing(t *testing.T) {
 	if err := syscall.Mkfifo(gate, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	dir := installation(t)
-	worker := filepath.Join(dir, "preforkd-worker")
-	if err := os.Remove(worker); err != nil {
-		t.Fatal(err)
-	}
-	text := "#!/bin/sh\n[ \"$1\" != prepare ] || { echo >" + gate + "; exec sleep 1000; }\nexec " + filepath.Join(testkit.Programs(t), "preforkd-worker") + "\n"
-	if err := os.WriteFile(worker, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	program := preparingBy(t, "echo >"+gate+"; exec sleep 1000")
 	cache := t.TempDir()
-	s := testkit.Launch(t, testkit.Options{Models: models, Cache: cache, Program: filepath.Join(dir, "preforkd")})
+	s := testkit.Launch(t, testkit.Options{Models: models, Cache: cache, Program: program})
 	if _, err := os.ReadFile(gate); err != nil {
 		t.Fatal(err)
 	}
@@ -337,6 +348,15 @@ func TestModelsAreLoadedPrepared(t *testing.T) {
 	}
 	if mapped != 2 {
 		t.Errorf("%d workers map the weights", mapped)
+	}
+	killSupervisor(t, f.Service, f.socket) // what was loaded prepared is so after its death, and a worker's
+	victim := f.worker(f.generation(), 0)
+	kill(t, victim, syscall.SIGKILL)
+	testkit.Gone(t, victim)
+	f.whole()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", f.worker(f.generation(), 0)))
+	if err != nil || !strings.Contains(string(text), "/weights.bin") {
+		t.Errorf("the next worker has weights of its own: %v", err)
 	}
 	must(t, f.socket, []string{"models", "unload", "wide"}, "wide")
 	must(t, f.socket, []string{"models", "load", "wide"}, "wide")
