@@ -101,8 +101,16 @@ func settingFlags() []cli.Flag {
 	}
 }
 
-// load reads the settings that the command line of c names.
+// load is loadSettings for a command that has no arguments.
 func load(c *cli.Context) (*config.Loaded, error) {
+	if name := c.Args().First(); name != "" {
+		return nil, unknownArgument(c, name)
+	}
+	return loadSettings(c)
+}
+
+// loadSettings reads the settings that the command line of c names.
+func loadSettings(c *cli.Context) (*config.Loaded, error) {
 	src := config.Sources{File: c.String("config"), Explicit: c.IsSet("config"), Env: os.Environ()}
 	for _, address := range c.StringSlice("listen") {
 		src.Flags = append(src.Flags, config.Flag{Name: "--listen", Key: "listen", Value: address})
@@ -118,9 +126,6 @@ func load(c *cli.Context) (*config.Loaded, error) {
 			return nil, &ipc.Failure{Exit: ipc.ExitUsage, What: fmt.Sprintf("--set %s is not KEY=VALUE", pair), Try: "--set log.level=debug"}
 		}
 		src.Flags = append(src.Flags, config.Flag{Name: "--set " + key, Key: key, Value: value})
-	}
-	if name := c.Args().First(); name != "" {
-		return nil, unknownArgument(c, name)
 	}
 	loaded, err := config.Load(src)
 	if err != nil {

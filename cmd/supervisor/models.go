@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/supervisor"
 	"preforkd/internal/supervisor/admin"
 )
 
@@ -50,6 +51,10 @@ func modelsCommand(out io.Writer) *cli.Command {
 				Action: func(c *cli.Context) error { return changeModel(c, out, "unload") },
 			},
 			{
+				Name: "prepare", Usage: "prepare models ahead of a start, which finds them in the cache", ArgsUsage: "[NAME ...]", Flags: settingFlags(), OnUsageError: usageError,
+				Action: func(c *cli.Context) error { return prepareModels(c, out) },
+			},
+			{
 				Name: "release", Usage: "serve a quarantined model again", ArgsUsage: "NAME", Flags: adminFlags(jsonFlag()), OnUsageError: usageError,
 				Action: func(c *cli.Context) error { return release(c, out) },
 			},
@@ -87,6 +92,15 @@ func changeModel(c *cli.Context, out io.Writer, verb string) error {
 	}
 	_, err = fmt.Fprintln(out, result.Message)
 	return err
+}
+
+// prepareModels needs no service: it does what a start would.
+func prepareModels(c *cli.Context, out io.Writer) error {
+	loaded, err := loadSettings(c)
+	if err != nil {
+		return err
+	}
+	return supervisor.PrepareModels(c.Context, &loaded.Config, c.Args().Slice(), out, c.App.ErrWriter)
 }
 
 func release(c *cli.Context, out io.Writer) error {

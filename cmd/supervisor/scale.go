@@ -48,10 +48,10 @@ func scaleCommand(out io.Writer) *cli.Command {
 }
 
 // withOperands are commands whose operands may stand before their flags, and be negative.
-var withOperands = [][]string{{"scale"}, {"restart"}, {"rollback"}, {"upgrade"}, {"models", "release"}, {"models", "load"}, {"models", "unload"}}
+var withOperands = [][]string{{"scale"}, {"restart"}, {"rollback"}, {"upgrade"}, {"models", "release"}, {"models", "load"}, {"models", "unload"}, {"models", "prepare"}}
 
 // takesValue are the flags of these commands whose value may be an argument of its own.
-var takesValue = []string{"-c", "--c", "-config", "--config", "-admin", "--admin", "-pool", "--pool", "-version", "--version", "-file", "--file"}
+var takesValue = []string{"-c", "--c", "-config", "--config", "-admin", "--admin", "-pool", "--pool", "-version", "--version", "-file", "--file", "-models", "--models", "-set", "--set", "-w", "--w", "-workers", "--workers", "-listen", "--listen"}
 
 // operandsLast moves the operands of a command behind its flags and a --, as package flag
 // wants them.

@@ -1,3 +1,3 @@
 // Command preforkd-worker serves models over HTTP. preforkd starts it; by itself it
-// only says so.
+// only says so. Its command prepare writes what workers load in place of a model.
 package main

@@ -22,6 +22,9 @@ func main() {
 }
 
 func run(ctx context.Context) error {
+	if len(os.Args) > 1 && os.Args[1] == ipc.PrepareCommand {
+		return worker.Prepare(os.Args[2:])
+	}
 	if version == "" {
 		version = "dev"
 		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {

@@ -188,12 +188,25 @@ type Inference struct {
 	Library string `yaml:"library"`
 	// CustomOps are the paths of shared libraries with operators that models use.
 	CustomOps []string `yaml:"custom_ops"`
+	// Prepare is which models are prepared, so that all workers share their weights: PrepareAuto,
+	// PrepareAlways or PrepareOff.
+	Prepare string `yaml:"prepare" default:"auto" check:"auto|always|off"`
 }
 
-// Cache is the section of the prepared copies of models.
+// Values of inference.prepare.
+const (
+	PrepareAuto   = "auto"   // those whose weights are worth it, by their size
+	PrepareAlways = "always" // all
+	PrepareOff    = "off"    // none
+)
+
+// Cache is the section of the copies of models, and of what is prepared of them.
 type Cache struct {
 	// Dir holds them; empty: see CacheDir.
 	Dir string `yaml:"dir"`
+	// PreparedMax is how many bytes of prepared models are kept there, beside those that are in
+	// use.
+	PreparedMax Bytes `yaml:"prepared_max" default:"8GiB" check:"0..1024TiB"`
 }
 
 // Reload is the section of replacing a generation by the next one.

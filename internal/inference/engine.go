@@ -10,12 +10,23 @@ type Engine interface {
 	// Load reads the model at path and makes it ready to run. The error says what
 	// is wrong with the file, without naming it: the caller knows a better name.
 	Load(path string) (Model, error)
+	// Prepare writes into dir, which is empty, what LoadPrepared loads: a model equal to the
+	// one at path, optimised, whose weights every process that loads it maps from the same
+	// file, so that all share one copy. It takes as much memory as both together and belongs into
+	// a process of its own. It is for engines of this version on CPUs of these features.
+	Prepare(path, dir string) error
+	// LoadPrepared is Load of what Prepare has written into dir. Nobody may change those
+	// files while the model is open, least of all make them shorter.
+	LoadPrepared(dir string) (Model, error)
 	// NewStop returns a Stop for runs of this engine's models. It lives as long as
 	// the engine.
 	NewStop() (Stop, error)
 	// Close frees the engine; every Model must have been closed before.
 	Close() error
 }
+
+// PreparedFile is the file that Prepare writes last, beside others.
+const PreparedFile = "model.onnx"
 
 // Model is one loaded model.
 type Model interface {

@@ -38,6 +38,11 @@ type ModelFile struct {
 	Row int `json:"row,omitempty"`
 	// Warmup are the requests of its warmup.json and its config.pbtxt.
 	Warmup []WarmupCase `json:"warmup,omitempty"`
+	// Prepared is the directory of the same model, prepared: it is loaded instead. Empty: there
+	// is none.
+	Prepared string `json:"prepared,omitempty"`
+	// Shared is how many bytes of weights all who load Prepared map from one file.
+	Shared int64 `json:"shared,omitempty"`
 }
 
 // UnloadedModel is a version of a model that is known and not served.

@@ -58,6 +58,13 @@ const (
 	KeptGeneration = "generation/" // sealed memory: what a generation runs; then its files
 )
 
+// PrepareCommand is the first argument of a worker's program that shall prepare a model
+// instead of serving; worker.Prepare reads the others.
+const PrepareCommand = "prepare"
+
+// PreparedGraph is the file among those of a prepared model whose bytes are not shared.
+const PreparedGraph = "model.onnx"
+
 // What a supervisor asks of a worker over the control channel.
 const (
 	ControlAccept   = "accept"    // a held worker may accept; body and reply are null

@@ -68,7 +68,8 @@ type changing struct {
 	next    map[*pool]ipc.ModelSet
 	lease   *cache.Lease // of what is new
 	found   []ipc.ModelFile
-	trials  map[*poolSlot]bool // true: passed
+	made    map[*pool][]ipc.ModelFile // the same, with what is prepared for each
+	trials  map[*poolSlot]bool        // true: passed
 	number  uint64
 	staged  []string         // directories to remove
 	asked   map[*worker]bool // who has not answered in this phase
@@ -101,6 +102,7 @@ func (ch *changing) tries(sl *poolSlot) bool {
 type collectedEvent struct {
 	ch    *changing
 	found *cache.Collection
+	made  map[*pool][]ipc.ModelFile
 	err   error
 }
 
@@ -148,9 +150,17 @@ func (s *Supervisor) beginChange(ch *changing) {
 		workers += p.size
 	}
 	fits := func(bytes uint64) error { return s.fits(ch, named, workers, bytes) }
+	pools := ch.pools
 	go func() { // ends with its event
 		found, err := cache.CollectOne(o, ch.name, dir, fits)
-		s.send(collectedEvent{ch, found, err})
+		made := map[*pool][]ipc.ModelFile{}
+		for _, p := range pools {
+			if err == nil {
+				made[p] = slices.Clone(found.Models)
+				s.prepareModels(p, made[p], found.Lease)
+			}
+		}
+		s.send(collectedEvent{ch, found, made, err})
 	}()
 }
 
@@ -175,7 +185,7 @@ func (s *Supervisor) onCollected(e collectedEvent) {
 	for _, w := range e.found.Warnings {
 		s.log.Warn("model directory", "warning", w)
 	}
-	ch.found, ch.lease = e.found.Models, e.found.Lease
+	ch.found, ch.made, ch.lease = e.found.Models, e.made, e.found.Lease
 	if ch.dir != "" {
 		for i := range ch.found {
 			m := &ch.found[i]
@@ -233,7 +243,10 @@ func (ch *changing) after(p *pool) (set ipc.ModelSet) {
 			set.Unloaded = append(set.Unloaded, u)
 		}
 	}
-	set.Models = append(set.Models, ch.found...)
+	for i, m := range ch.found {
+		m.Prepared, m.Shared = ch.made[p][i].Prepared, ch.made[p][i].Shared
+		set.Models = append(set.Models, m)
+	}
 	slices.SortStableFunc(set.Models, func(a, b ipc.ModelFile) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(set.Unloaded, func(a, b ipc.UnloadedModel) int {
 		return strings.Compare(a.Name+"/"+a.Version, b.Name+"/"+b.Version)

@@ -98,7 +98,11 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 		p.gen.leases = append(p.gen.leases, found.Lease)
 	}
 	p.models = slices.Clone(found.Models)
-	return checkDefaultModel(p)
+	if err := checkDefaultModel(p); err != nil {
+		return err
+	}
+	s.prepareModels(p, p.models, found.Lease)
+	return nil
 }
 
 // cacheOptions say where p's models are from, and where they go.
@@ -305,15 +309,25 @@ func (s *Supervisor) room(p *pool) sizing.Input {
 }
 
 func (p *pool) room(found machine.Resources) sizing.Input {
+	available := found.Available - min(found.Available, p.sharedBytes())
 	return sizing.Input{
-		Cores: found.Cores, Memory: found.Memory, Available: found.Available, Limited: found.Limited, ModelBytes: p.modelBytes(), Foreign: !p.programs.own,
+		Cores: found.Cores, Memory: found.Memory, Available: available, Limited: found.Limited, ModelBytes: p.modelBytes(), Foreign: !p.programs.own,
 	}
 }
 
-// modelBytes is the size of all model files of p together.
+// modelBytes is the size of all model files of p together, less the weights that its workers
+// share.
 func (p *pool) modelBytes() (n uint64) {
 	for _, m := range p.models {
-		n += uint64(m.Bytes)
+		n += uint64(m.Bytes - min(m.Bytes, m.Shared))
+	}
+	return n
+}
+
+// sharedBytes is the size of the weights that all workers of p share.
+func (p *pool) sharedBytes() (n uint64) {
+	for _, m := range p.models {
+		n += uint64(m.Shared)
 	}
 	return n
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -116,6 +117,9 @@ func (s *Supervisor) again(k *kept, old *generation, number uint64) (_ *generati
 		return nil, nil, err
 	}
 	g.leases = append(g.leases, lease)
+	for _, p := range g.pools {
+		s.prepareModels(p, p.models, lease)
+	}
 	if err := s.complete(g, old); err != nil {
 		return nil, nil, err
 	}
@@ -156,22 +160,22 @@ func (op *operation) advice() string {
 // sweep removes from the caches of generations what neither this nor another service may
 // still need, beside the loop. Some may be nil.
 func (s *Supervisor) sweep(generations ...*generation) {
-	var dirs []string
+	dirs := map[string]int64{}
 	for _, g := range generations {
 		if g != nil {
-			dirs = append(dirs, g.cfg.Cache.Dir)
+			dirs[g.cfg.Cache.Dir] = int64(s.gen.cfg.Cache.PreparedMax)
 		}
 	}
-	slices.Sort(dirs)
 	s.sweeps.Go(func() {
 		s.keeper.settle() // the main process has leases, too, until it has read that they are given back
-		for _, dir := range slices.Compact(dirs) {
+		for _, dir := range slices.Sorted(maps.Keys(dirs)) {
 			n, err := cache.Sweep(dir)
-			if err != nil {
+			evicted, evictErr := cache.Evict(dir, dirs[dir])
+			if err := errors.Join(err, evictErr); err != nil {
 				s.log.Warn("model cache not swept", "dir", dir, "err", err)
 			}
-			if n > 0 {
-				s.log.Info("model cache swept", "dir", dir, "removed", n)
+			if n+evicted > 0 {
+				s.log.Info("model cache swept", "dir", dir, "removed", n, "prepared", evicted)
 			}
 		}
 	})

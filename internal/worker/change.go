@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"preforkd/internal/inference/onnx"
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/ipc"
 )
@@ -105,6 +106,7 @@ func (w *worker) loadAside(ctx context.Context, set *ipc.ModelSet) (*repository.
 	if err != nil {
 		return nil, loadFailure(err)
 	}
+	w.warnPlain(pending.Fresh(), set.Models)
 	for _, m := range pending.Fresh() {
 		for i := range set.Models {
 			if f := &set.Models[i]; f.Name == m.Name && f.Version == m.Version {
@@ -116,6 +118,12 @@ func (w *worker) loadAside(ctx context.Context, set *ipc.ModelSet) (*repository.
 		pending.Drop()
 		return nil, err
 	}
+	trimmed := make(chan struct{})
+	go func() { // ends at once; on a thread that is not slow: it holds locks which requests want
+		defer close(trimmed)
+		onnx.Trim()
+	}()
+	<-trimmed
 	return pending, nil
 }
 

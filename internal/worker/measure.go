@@ -35,11 +35,18 @@ type watched struct {
 }
 
 // Load announces path by the name that the operator gave it.
-func (e *watched) Load(path string) (inference.Model, error) {
+func (e *watched) Load(path string) (inference.Model, error) { return e.load(path, e.Engine.Load) }
+
+// LoadPrepared does so, too.
+func (e *watched) LoadPrepared(dir string) (inference.Model, error) {
+	return e.load(dir, e.Engine.LoadPrepared)
+}
+
+func (e *watched) load(path string, load func(string) (inference.Model, error)) (inference.Model, error) {
 	if name, ok := e.names[path]; ok {
 		_ = e.w.supers.Send("STATUS=loading " + name)
 	}
-	m, err := e.Engine.Load(path)
+	m, err := load(path)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +62,7 @@ func (e *watched) Load(path string) (inference.Model, error) {
 func (e *watched) calls(files []ipc.ModelFile) {
 	e.names = make(map[string]string, len(files))
 	for _, m := range files {
-		e.names[m.Path] = m.Source
+		e.names[m.Path], e.names[m.Prepared] = m.Source, m.Source
 	}
 }
 

@@ -198,8 +198,28 @@ func (w *worker) load() error {
 	w.watched = &watched{Engine: w.engine, w: w}
 	w.watched.calls(w.manifest.Models)
 	w.set.Store(&ipc.ModelSet{Models: w.manifest.Models, Unloaded: w.manifest.Unloaded})
-	w.models, err = repository.Load(w.watched, w.manifest.Models)
-	return loadFailure(err)
+	if w.models, err = repository.Load(w.watched, w.manifest.Models); err != nil {
+		return loadFailure(err)
+	}
+	onnx.Trim()
+	w.warnPlain(w.models.Every(), w.manifest.Models)
+	return nil
+}
+
+// warnPlain says of which models this worker has weights of its own though others share them.
+func (w *worker) warnPlain(models []*repository.Model, files []ipc.ModelFile) {
+	for _, m := range models {
+		if m.Plain == nil {
+			continue
+		}
+		own := int64(0)
+		for i := range files {
+			if f := &files[i]; f.Name == m.Name && f.Version == m.Version {
+				own = f.Bytes
+			}
+		}
+		w.log.Warn("prepared model not loaded: this worker has its weights to itself", "model", m.Name, "version", m.Version, "bytes", own, "err", m.Plain)
+	}
 }
 
 // handle makes what answers requests.

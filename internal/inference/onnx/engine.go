@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -99,13 +100,20 @@ func (e *engine) Platform() string { return "onnxruntime_onnx" }
 func (e *engine) Version() string { return e.version }
 
 // Load implements inference.Engine.
-func (e *engine) Load(path string) (inference.Model, error) {
+func (e *engine) Load(path string) (inference.Model, error) { return e.load(path, asItIs) }
+
+// LoadPrepared implements inference.Engine.
+func (e *engine) LoadPrepared(dir string) (inference.Model, error) {
+	return e.load(filepath.Join(dir, preparedGraph), prepared)
+}
+
+func (e *engine) load(path string, f form) (inference.Model, error) {
 	environment.Lock()
 	defer environment.Unlock()
 	if !environment.open {
 		return nil, errors.New("the engine is closed")
 	}
-	m, err := load(path)
+	m, err := load(path, f)
 	if err != nil {
 		return nil, err
 	}

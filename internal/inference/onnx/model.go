@@ -28,7 +28,7 @@ type model struct {
 }
 
 // load makes a session of the file at path.
-func load(path string) (*model, error) {
+func load(path string, f form) (*model, error) {
 	if strings.ContainsRune(path, 0) {
 		return nil, errors.New("its path contains a NUL byte") // C would see another path
 	}
@@ -40,7 +40,10 @@ func load(path string) (*model, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer options.Destroy()                                                 // it fails only on a second call
+	defer options.Destroy() // it fails only on a second call
+	if err := f.apply(options); err != nil {
+		return nil, err
+	}
 	m.session, err = ort.NewDynamicAdvancedSession(path, nil, nil, options) // names are for runs without a binding
 	if err != nil {
 		return nil, loadError(path, err)
@@ -183,6 +186,12 @@ func (m *model) Close() error {
 	if m.session == nil {
 		return nil
 	}
+	environment.models--
+	return m.free()
+}
+
+// free frees what load made.
+func (m *model) free() error {
 	m.unbind()
 	for _, buffers := range [][]buffer{m.in, m.out} {
 		for i := range buffers {
@@ -197,6 +206,5 @@ func (m *model) Close() error {
 	m.calls.release(m.nothing)
 	err := m.session.Destroy()
 	m.session, m.native = nil, nil
-	environment.models--
 	return err
 }

@@ -27,6 +27,9 @@ type Model struct {
 	Row      int    // of the scoreboard's section models, from 1 on; 0: none
 	Settings ipc.ModelSettings
 	Predict  Predict
+	// Plain is why the model was not loaded as it is prepared, at the price of its weights in
+	// memory of the process's own; nil: it was, or there is nothing prepared.
+	Plain error
 	// Tag is whatever its user keeps of it. It is set before the first run.
 	Tag any
 
@@ -99,13 +102,19 @@ func Load(engine inference.Engine, files []ipc.ModelFile) (*Repository, error) {
 }
 
 func (r *Repository) load(f ipc.ModelFile) (*Model, error) {
-	loaded, err := r.engine.Load(f.Path)
-	if err != nil {
-		return nil, err
+	var loaded inference.Model
+	var plain, err error
+	if f.Prepared != "" {
+		loaded, plain = r.engine.LoadPrepared(f.Prepared)
+	}
+	if f.Prepared == "" || plain != nil {
+		if loaded, err = r.engine.Load(f.Path); err != nil {
+			return nil, err
+		}
 	}
 	m := &Model{
 		Name: f.Name, Version: f.Version, Digest: f.Digest, Platform: r.engine.Platform(),
-		Row: f.Row, Settings: f.Options, model: loaded,
+		Row: f.Row, Settings: f.Options, Plain: plain, model: loaded,
 	}
 	if err := declared(loaded, &f.Options); err != nil {
 		return nil, errors.Join(err, loaded.Close())

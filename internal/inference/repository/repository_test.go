@@ -21,6 +21,11 @@ func (e *engine) Close() error     { return nil }
 
 func (e *engine) NewStop() (inference.Stop, error) { return nil, errors.ErrUnsupported }
 
+func (e *engine) Prepare(string, string) error { return errors.ErrUnsupported }
+
+// LoadPrepared loads the model of that path, which a test says is a prepared one.
+func (e *engine) LoadPrepared(dir string) (inference.Model, error) { return e.Load(dir) }
+
 func (e *engine) Load(path string) (inference.Model, error) {
 	m, ok := e.models[path]
 	if !ok {

@@ -13,5 +13,6 @@
 // (external data), <name>/config.yaml or config.pbtxt, warmup.json. Layout of the cache: models/<digest>/ with the
 // same files. An entry appears by a rename and never changes afterwards, so several
 // supervisors may share a cache. What a supervisor may still load it has a lease on; Sweep
-// removes the rest. All functions may be called from any goroutine.
+// removes the rest. Beside them, prepared/<key>/ is what the engine has made of a copy:
+// docs/internals/prepared.md. All functions may be called from any goroutine.
 package cache

@@ -63,13 +63,17 @@ func (l *Lease) Close() {
 }
 
 // Hold leases the copies of models that were collected before. What is missing or has
-// other content by now is named in the error, all of it, with status 69.
+// other content by now is named in the error, all of it, with status 69. A prepared model that
+// has is removed: its workers load the copy.
 func Hold(models []ipc.ModelFile) (*Lease, error) {
 	l := &Lease{}
 	var bad []string
 	for _, m := range models {
 		dir, wrong := holdOne(m)
 		if dir != nil {
+			l.dirs = append(l.dirs, leased{m.Digest, dir})
+		}
+		if dir := holdPrepared(m); dir != nil {
 			l.dirs = append(l.dirs, leased{m.Digest, dir})
 		}
 		for _, w := range wrong {

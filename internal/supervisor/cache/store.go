@@ -45,7 +45,7 @@ func store(cache string, m *ipc.ModelFile) (*os.File, error) {
 	}
 	m.Path = filepath.Join(entry(cache, m.Digest), filepath.Base(m.Source))
 	for {
-		err := place(tmp, entry(cache, m.Digest), m.Digest)
+		err := place(tmp, entry(cache, m.Digest), holds(m.Digest))
 		if err == nil && same(dir, entry(cache, m.Digest)) {
 			return dir, nil
 		}
@@ -94,16 +94,24 @@ func stored(cache string, c copied, m *ipc.ModelFile) *os.File {
 
 func entry(cache, digest string) string { return filepath.Join(cache, "models", digest) }
 
+// holds returns what tells whether the copy at a path is the one of that digest.
+func holds(want string) func(path string) bool {
+	return func(path string) bool {
+		have, err := digest(path)
+		return err == nil && have.digest == want
+	}
+}
+
 // place renames tmp to final. Somebody else may have been faster with the same
-// content; what lies there with other content is damaged and makes way. Workers that
+// content; what lies there and is not good is damaged and makes way. Workers that
 // run from it keep their open files.
-func place(tmp, final, want string) error {
+func place(tmp, final string, good func(path string) bool) error {
 	for {
 		err := os.Rename(tmp, final)
 		if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
 			return err
 		}
-		err = exchange(tmp, final, want)
+		err = exchange(tmp, final, good)
 		if !errors.Is(err, fs.ErrNotExist) { // else it has just been swept
 			return err
 		}
@@ -113,7 +121,7 @@ func place(tmp, final, want string) error {
 // exchange puts tmp in the place of final unless that is as it should be. Nobody exchanges
 // or sweeps final meanwhile: of two that replace it, the later one would take away what the
 // earlier one has leased.
-func exchange(tmp, final, want string) error {
+func exchange(tmp, final string, good func(path string) bool) error {
 	models, err := os.Open(filepath.Dir(final))
 	if err != nil {
 		return err
@@ -125,7 +133,7 @@ func exchange(tmp, final, want string) error {
 		return err
 	}
 	defer there.Close()
-	if have, err := digest(final); err == nil && have.digest == want {
+	if good(final) {
 		return nil
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, final, unix.RENAME_EXCHANGE); err != nil {

@@ -124,6 +124,9 @@ func (e engine) Close() error                              { return nil }
 func (e engine) NewStop() (inference.Stop, error)          { return newStop(), nil }
 func (e engine) Load(path string) (inference.Model, error) { return e[path], nil }
 
+func (e engine) Prepare(string, string) error                 { return errors.ErrUnsupported }
+func (e engine) LoadPrepared(string) (inference.Model, error) { return nil, errors.ErrUnsupported }
+
 func (st *station) serve(network string) {
 	st.t.Helper()
 	address := "127.0.0.1:0"

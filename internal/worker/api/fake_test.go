@@ -47,6 +47,9 @@ func (a *adder) RunUntil(s inference.Stop, in, out []inference.Tensor) error {
 }
 func (a *adder) Load(path string) (inference.Model, error) { return models[path], nil }
 
+func (a *adder) Prepare(string, string) error                 { return errors.ErrUnsupported }
+func (a *adder) LoadPrepared(string) (inference.Model, error) { return nil, errors.ErrUnsupported }
+
 func tensor(name string, dt inference.DataType, shape ...int64) inference.TensorInfo {
 	return inference.TensorInfo{Name: name, DataType: dt, Shape: shape}
 }
