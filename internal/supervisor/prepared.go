@@ -82,7 +82,7 @@ func (s *Supervisor) workersOf(p *pool) int {
 	case !p.cfg.Workers.Auto():
 		return int(p.cfg.Workers)
 	}
-	return s.room(p).Cores
+	return int(s.room(p).Cores)
 }
 
 // preparer prepares models for the workers of p.
