@@ -82,7 +82,7 @@ func (s *Supervisor) workersOf(p *pool) int {
 	case !p.cfg.Workers.Auto():
 		return int(p.cfg.Workers)
 	}
-	return int(s.room(p).Cores)
+	return max(int(s.room(p).Cores), 1)
 }
 
 // preparer prepares models for the workers of p.
