@@ -368,6 +368,33 @@ func TestClientsThatDoNotWait(t *testing.T) {
 	}
 }
 
+// TestSelfTestInLine: this worker's own runs wait in the same line, and have no client who
+// could go.
+func TestSelfTestInLine(t *testing.T) {
+	o := newOffice(t, ipc.ModelSettings{}, admission.Options{Limit: 1}, time.Minute)
+	first := o.ask(1, "")
+	<-o.enter
+	m := o.api.Models.All()[0]
+	in, out := make([]inference.Tensor, 1), make([]inference.Tensor, 1)
+	if err := in[0].Reset(inference.FP32, []int64{1, 2}); err != nil {
+		t.Fatal(err)
+	}
+	tested := make(chan error, 1)
+	go func() { tested <- o.api.Run(m, in, out, time.Minute) }()
+	o.await(1)
+	gone := o.ask(2, "")
+	o.await(2)
+	gone.Close()
+	o.fate(GoneWaiting, 1) // so the line has been looked at, the self-test in it
+	o.leave <- struct{}{}
+	o.doubled(first, 1)
+	<-o.enter
+	o.leave <- struct{}{}
+	if err := <-tested; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestClientThatLeavesARun: the run is told to stop, unless another still waits for it.
 func TestClientThatLeavesARun(t *testing.T) {
 	o := newOffice(t, ipc.ModelSettings{MaxBatchSize: 8}, admission.Options{Limit: 16, Runners: 1}, time.Minute)
