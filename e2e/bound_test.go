@@ -232,7 +232,7 @@ func TestMemoryBound(t *testing.T) {
 			t.Errorf("%s, %s: the worker took %.1f times http.max_body, %d at most are promised", h.path, h.name, factor, limit)
 		}
 	}
-	if testkit.Await(func() bool { return memory(t, worker, "VmRSS")-resident < boundBody/2 }) != nil {
+	if testkit.Await(func() bool { return memory(t, worker, "VmRSS")-resident < boundBody }) != nil {
 		t.Errorf("%d bytes more than before stay in memory", memory(t, worker, "VmRSS")-resident)
 	}
 	if got := s.Workers(); len(got) != 1 || got[0] != worker {
