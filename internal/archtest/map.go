@@ -45,6 +45,7 @@ var rooms = map[string]room{
 
 	"internal/inference/onnx":     {1, workers, false},
 	"internal/worker/peer":        {1, workers, false},
+	"internal/worker/fifo":        {1, workers, true},
 	"internal/supervisor/process": {1, super, false},
 	"internal/supervisor/machine": {1, super, false},
 	"internal/supervisor/cache":   {1, super, false},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"preforkd/internal/inference"
+	"preforkd/internal/worker/fifo"
 )
 
 // Errors of Do.
@@ -72,15 +73,15 @@ type Job struct {
 	Led          bool
 
 	// The line's, under Runners.mu.
-	state      state
-	prev, next *Job
-	rows       int // that it adds to a run; 0: it is never joined
-	since      int64
-	place      *place
-	index      int // in place.jobs
-	quit       bool
-	err        error
-	turn       chan bool // true: lead; false: it has ended
+	state    state
+	standing fifo.Place[*Job]
+	rows     int // that it adds to a run; 0: it is never joined
+	since    int64
+	place    *place
+	index    int // in place.jobs
+	quit     bool
+	err      error
+	turn     chan bool // true: lead; false: it has ended
 }
 
 // state is where a job is.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"preforkd/internal/inference"
+	"preforkd/internal/worker/fifo"
 )
 
 // keepBytes is how large a tensor of a joint run may be and still be kept for the next.
@@ -33,13 +34,12 @@ const whiles = int64(5 * time.Millisecond)
 type Runners struct {
 	options Options
 
-	mu          sync.Mutex // guards everything below, and the jobs' fields that say so
-	places      []place
-	free        []*place // the last one goes next
-	first, last *Job     // in line
-	waiting     int
-	refusing    bool
-	timer       *time.Timer // when the first who waits for company has waited enough; nil: nobody ever did
+	mu       sync.Mutex // guards everything below, and the jobs' fields that say so
+	places   []place
+	free     []*place // the last one goes next
+	line     fifo.Line[*Job]
+	refusing bool
+	timer    *time.Timer // when the first who waits for company has waited enough; nil: nobody ever did
 }
 
 // place is one runner, and the run that takes place in it.
@@ -76,7 +76,7 @@ func (r *Runners) Size() int { return len(r.places) }
 func (r *Runners) Waiting() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.waiting
+	return r.line.Len()
 }
 
 // Do runs j, waiting for a runner, and returns when it has run or was given up. The error
@@ -89,7 +89,7 @@ func (r *Runners) Do(j *Job) error {
 	rows := j.joinable()
 	r.mu.Lock()
 	j.rows, j.quit, j.err, j.Led, j.Joined = rows, false, nil, false, 0
-	if n := len(r.free); n > 0 && r.first == nil && !j.lingers() {
+	if n := len(r.free); n > 0 && r.line.Len() == 0 && !j.lingers() {
 		p := r.free[n-1]
 		r.free = r.free[:n-1]
 		p.begin(j)
@@ -101,7 +101,8 @@ func (r *Runners) Do(j *Job) error {
 		return ErrRefused
 	}
 	j.since = r.options.Clock()
-	r.push(j)
+	j.state, j.standing.Of = waiting, j
+	r.line.Push(&j.standing)
 	r.grant()
 	r.mu.Unlock()
 	if <-j.turn {
@@ -121,7 +122,7 @@ func (r *Runners) GiveUp(j *Job) {
 	defer r.mu.Unlock()
 	switch j.state {
 	case waiting:
-		r.remove(j)
+		r.line.Remove(&j.standing)
 		j.end(ErrLeft)
 	case joined:
 		r.leave(j)
@@ -164,49 +165,21 @@ func (r *Runners) Refuse() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refusing = true
-	for j := r.first; j != nil; j = r.first {
-		r.remove(j)
-		j.end(ErrRefused)
+	for at := r.line.First(); at != nil; at = r.line.First() {
+		r.line.Remove(at)
+		at.Of.end(ErrRefused)
 	}
-}
-
-// push puts j at the end of the line. The lock is held.
-func (r *Runners) push(j *Job) {
-	j.state, j.next = waiting, nil
-	if j.prev = r.last; r.last != nil {
-		r.last.next = j
-	} else {
-		r.first = j
-	}
-	r.last = j
-	r.waiting++
-}
-
-// remove takes j out of the line. The lock is held.
-func (r *Runners) remove(j *Job) {
-	if j.prev != nil {
-		j.prev.next = j.next
-	} else {
-		r.first = j.next
-	}
-	if j.next != nil {
-		j.next.prev = j.prev
-	} else {
-		r.last = j.prev
-	}
-	j.prev, j.next = nil, nil
-	r.waiting--
 }
 
 // grant gives free runners to the first in line whose turn it is. The lock is held.
 func (r *Runners) grant() {
-	for len(r.free) > 0 && r.first != nil {
+	for len(r.free) > 0 && r.line.Len() > 0 {
 		j := r.ripe()
 		if j == nil {
 			return
 		}
-		next := j.next
-		r.remove(j)
+		next := j.standing.Next()
+		r.line.Remove(&j.standing)
 		if r.gone(j) {
 			continue
 		}
@@ -232,7 +205,8 @@ func (r *Runners) gone(j *Job) bool {
 // none, the timer comes when there is. The lock is held.
 func (r *Runners) ripe() *Job {
 	now, soonest := int64(0), int64(-1)
-	for j := r.first; j != nil; j = j.next {
+	for at := r.line.First(); at != nil; at = at.Next() {
+		j := at.Of
 		if !j.lingers() || r.company(j) {
 			return j
 		}
@@ -264,8 +238,8 @@ func (r *Runners) ripen() {
 // company tells whether those in line from j on fill a run. The lock is held.
 func (r *Runners) company(j *Job) bool {
 	rows := 0
-	for o := j; o != nil; o = o.next {
-		if joins(j, o) {
+	for at := &j.standing; at != nil; at = at.Next() {
+		if o := at.Of; joins(j, o) {
 			if rows += o.rows; rows >= j.Model.Most {
 				return true
 			}
@@ -281,30 +255,30 @@ func (p *place) begin(j *Job) {
 	p.size, p.left, p.stopped = 1, 0, false
 }
 
-// gather takes those along, from j on, that can be joined to the run in p. Of the same
+// gather takes those along, from at on, that can be joined to the run in p. Of the same
 // model and shape none overtakes another. The lock is held.
-func (r *Runners) gather(p *place, j *Job) {
+func (r *Runners) gather(p *place, at *fifo.Place[*Job]) {
 	lead := p.jobs[0]
 	if lead.rows == 0 {
 		return
 	}
 	rows := lead.rows
-	for j != nil && rows < lead.Model.Most {
-		next := j.next
+	for at != nil && rows < lead.Model.Most {
+		j, next := at.Of, at.Next()
 		if joins(lead, j) {
 			if rows+j.rows > lead.Model.Most {
 				break
 			}
-			r.remove(j)
+			r.line.Remove(at)
 			if r.gone(j) {
-				j = next
+				at = next
 				continue
 			}
 			rows += j.rows
 			j.state, j.place, j.index = gathered, p, len(p.jobs)
 			p.jobs, p.rows = append(p.jobs, j), append(p.rows, j.rows)
 		}
-		j = next
+		at = next
 	}
 	p.size = len(p.jobs)
 }

@@ -59,9 +59,9 @@ func (p *Permits) admits(c *Claim) error {
 		return ErrRefused
 	case c.Wait <= 0:
 		return ErrTimeout
-	case o.MaxWaiting > 0 && p.waiting >= o.MaxWaiting:
+	case o.MaxWaiting > 0 && p.line.Len() >= o.MaxWaiting:
 		return ErrFull
-	case o.MaxBytes > 0 && p.waiting > 0 && p.bytes+c.Bytes > o.MaxBytes: // one may always wait
+	case o.MaxBytes > 0 && p.line.Len() > 0 && p.bytes+c.Bytes > o.MaxBytes: // one may always wait
 		return ErrHeavy
 	}
 	// A quarter more, since costs vary: who is let in only just, and then not answered in
@@ -69,7 +69,7 @@ func (p *Permits) admits(c *Claim) error {
 	switch expected := p.expected(); {
 	case expected+expected/4+c.Cost > c.Wait:
 		return ErrLate
-	case p.waiting == 0: // one may always wait
+	case p.line.Len() == 0: // one may always wait
 		return nil
 	case o.MaxWait > 0 && expected > o.MaxWait, p.patience.exceeded(expected):
 		return ErrSlow
@@ -88,8 +88,8 @@ type Place struct {
 func (p *Permits) Line(list []Place) []Place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for w := p.first; w != nil; w = w.next {
-		list = append(list, Place{w.claim.Who, w, w.turn})
+	for at := p.line.First(); at != nil; at = at.Next() {
+		list = append(list, Place{at.Of.claim.Who, at.Of, at.Of.turn})
 	}
 	return list
 }
@@ -100,7 +100,7 @@ func (p *Permits) Drop(l Place, sure func(who any) bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := l.waiter
-	if w.turn != l.turn || !w.inLine || !sure(l.Who) {
+	if w.turn != l.turn || !w.place.Stands() || !sure(l.Who) {
 		return false
 	}
 	p.remove(w)

@@ -3,6 +3,8 @@ package admission
 import (
 	"sync"
 	"time"
+
+	"preforkd/internal/worker/fifo"
 )
 
 // Permit is the right to read and run one request: a number below Size, held by one caller.
@@ -12,29 +14,28 @@ type Permit int
 type Permits struct {
 	options Options
 
-	mu          sync.Mutex // guards everything below
-	free        []Permit   // the last one goes next
-	costs       []time.Duration
-	held        time.Duration // costs of all who hold a permit
-	queued      time.Duration // costs of all who wait
-	granted     time.Time     // the latest one
-	refusing    bool          // nobody waits any more
-	first, last *waiter
-	waiting     int
-	bytes       int64   // of those who wait
-	spare       *waiter // waiters for the next who wait, linked by next
-	patience    patience
+	mu       sync.Mutex // guards everything below
+	free     []Permit   // the last one goes next
+	costs    []time.Duration
+	held     time.Duration // costs of all who hold a permit
+	queued   time.Duration // costs of all who wait
+	granted  time.Time     // the latest one
+	refusing bool          // nobody waits any more
+	line     fifo.Line[*waiter]
+	bytes    int64   // of those who wait
+	spare    *waiter // waiters for the next who wait, linked by spare
+	patience patience
 }
 
 // waiter is one place in the line.
 type waiter struct {
-	claim      Claim
-	prev, next *waiter
-	inLine     bool
-	since      time.Time
-	turn       uint64      // how often it was used
-	granted    chan Permit // holds the permit once it is this waiter's, or refusal or gone
-	timer      *time.Timer
+	claim   Claim
+	place   fifo.Place[*waiter]
+	spare   *waiter
+	since   time.Time
+	turn    uint64      // how often it was used
+	granted chan Permit // holds the permit once it is this waiter's, or refusal or gone
+	timer   *time.Timer
 }
 
 // New returns permits, all free. o.Limit is at least 1.
@@ -106,7 +107,8 @@ func (p *Permits) Release(permit Permit) {
 	defer p.mu.Unlock()
 	p.held -= p.costs[permit]
 	p.costs[permit] = 0
-	if w := p.first; w != nil {
+	if first := p.line.First(); first != nil {
+		w := first.Of
 		p.remove(w)
 		p.patience.stayed()
 		p.grant(permit, w.claim.Cost)
@@ -135,9 +137,9 @@ func (p *Permits) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refusing = true
-	for w := p.first; w != nil; w = p.first {
-		p.remove(w)
-		w.granted <- refusal // has room
+	for first := p.line.First(); first != nil; first = p.line.First() {
+		p.remove(first.Of)
+		first.Of.granted <- refusal // has room
 	}
 }
 
@@ -154,7 +156,7 @@ func (p *Permits) inUse() int { return p.options.Limit - len(p.free) }
 func (p *Permits) Waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.waiting
+	return p.line.Len()
 }
 
 // Expected returns how long the next who waits would wait for a permit, as far as the
@@ -172,26 +174,21 @@ func (p *Permits) Expected() time.Duration {
 func (p *Permits) Size() int { return p.options.Limit }
 
 // observe tells how many are in use and how many wait. The lock is held.
-func (p *Permits) observe() { p.options.Observe(p.inUse(), p.waiting) }
+func (p *Permits) observe() { p.options.Observe(p.inUse(), p.line.Len()) }
 
 // enqueue puts a waiter at the end of the line. The lock is held.
 func (p *Permits) enqueue(c Claim) *waiter {
 	w := p.spare
 	if w != nil {
-		p.spare, w.next = w.next, nil
+		p.spare, w.spare = w.spare, nil
 		w.timer.Reset(c.Wait)
 	} else {
 		w = &waiter{granted: make(chan Permit, 1), timer: time.NewTimer(c.Wait)}
+		w.place.Of = w
 	}
-	w.claim, w.inLine, w.since = c, true, time.Now()
+	w.claim, w.since = c, time.Now()
 	w.turn++
-	if w.prev = p.last; p.last != nil {
-		p.last.next = w
-	} else {
-		p.first = w
-	}
-	p.last = w
-	p.waiting++
+	p.line.Push(&w.place)
 	p.bytes += c.Bytes
 	p.queued += c.Cost
 	p.observe()
@@ -200,18 +197,7 @@ func (p *Permits) enqueue(c Claim) *waiter {
 
 // remove takes w out of the line. The lock is held.
 func (p *Permits) remove(w *waiter) {
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		p.first = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		p.last = w.prev
-	}
-	w.prev, w.next, w.inLine = nil, nil, false
-	p.waiting--
+	p.line.Remove(&w.place)
 	p.bytes -= w.claim.Bytes
 	p.queued -= w.claim.Cost
 	w.claim.Who = nil
@@ -241,4 +227,4 @@ func (p *Permits) recycle(w *waiter) {
 
 // keep puts w aside for the next who waits; its timer is stopped or has fired, and
 // since Go 1.23 neither leaves anything in the channel. The lock is held.
-func (p *Permits) keep(w *waiter) { w.next, p.spare = p.spare, w }
+func (p *Permits) keep(w *waiter) { w.spare, p.spare = p.spare, w }
