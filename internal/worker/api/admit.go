@@ -19,15 +19,14 @@ import (
 // which is the holder's until run or release gives it back. The beginning of body is JSON,
 // that of a protocol with a timeout of its own: timed; nil: there is none.
 func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (err error) {
-	m := x.model
-	x.limit = a.timeout(m)
+	x.limit = a.timeout(x.model)
 	if err := deadline(&ctx.Request.Header, &x.limit); err != nil {
 		return err
 	}
 	x.asked = now()
 	claim := admission.Claim{Cost: x.state.Expect(), Bytes: int64(len(body)), Who: ctx.Conn()}
 	permit, err := a.Permits.Acquire(claim)
-	if errors.Is(err, admission.ErrTimeout) && a.waits(x) {
+	if errors.Is(err, admission.ErrTimeout) && x.limit.Duration > 0 { // without a limit of time nobody waits
 		// How long it may wait is looked up only where it has to.
 		x.limit.narrow(codec.Timeout(timed), timeoutParameter)
 		claim.Wait = time.Duration(x.limit.end(x.start) - now())
@@ -58,9 +57,6 @@ func (a *API) stillWanted(ctx *fasthttp.RequestCtx, x *exchange) error {
 	return nil
 }
 
-// waits tells whether a request may wait at all: with a limit of time.
-func (a *API) waits(x *exchange) bool { return x.limit.Duration > 0 }
-
 const timeoutParameter = "parameters.timeout"
 
 // run runs x's model with in, under the permit that admit has taken. It returns when the
@@ -68,12 +64,11 @@ const timeoutParameter = "parameters.timeout"
 // into a run for several: until then ctx, its body and x belong to the run, which may read large
 // inputs where they lie in the body.
 func (a *API) run(ctx *fasthttp.RequestCtx, x *exchange, in []inference.Tensor) (err error) {
-	m := x.model
-	if x.rows, err = batchRows(m, in); err != nil {
+	if x.rows, err = batchRows(x.model, in); err != nil {
 		return err
 	}
 	c := &a.calls[x.permit]
-	until := c.begin(ctx, m, x.start, x.limit)
+	until := c.begin(ctx, x.model, x.start, x.limit)
 	j := &c.job
 	j.Model, j.In, j.Out, j.Holder = x.state, in, x.out, c
 	x.decoded = now()
