@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"io"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -47,19 +46,7 @@ func TestBatchedAnswers(t *testing.T) {
 	models := copyModels(t)
 	joining(t, models, "max_batch_size: 30\nmax_queue_delay: 500us\n")
 	s := testkit.Start(t, testkit.Options{Workers: 1, Models: models})
-	alone := &mixed{set, newV2Client(s.URL)}
-	defer alone.v2.http.CloseIdleConnections()
-	want := map[string][]mixedAnswer{}
-	for _, model := range mixedModels {
-		for block := range len(set.Pixels) / mixedBlock {
-			answer, err := alone.askBinary(model, block)
-			if err != nil {
-				t.Fatalf("%s, block %d: %v", model, block, err)
-			}
-			want[model] = append(want[model], answer)
-			checkBlock(t, set, model, block, answer)
-		}
-	}
+	want := answersAlone(t, set, s.URL)
 	before := map[string]modelStats{}
 	for _, model := range mixedModels {
 		before[model] = statsOf(t, s.URL, model)
@@ -150,12 +137,8 @@ func (l *line) answered(conn net.Conn) (*http.Response, string) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return resp, string(body)
+	_, body := answered(l.t, resp)
+	return resp, body
 }
 
 // TestClientsThatLeaveTheLine: of 100 that wait behind a long run and close their

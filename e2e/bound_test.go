@@ -257,10 +257,5 @@ func (h *hostile) send(t *testing.T, s *testkit.Service, body []byte) (status in
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(data)
+	return answered(t, resp)
 }

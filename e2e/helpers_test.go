@@ -36,17 +36,23 @@ func post(t testing.TB, url, body string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return answered(t, resp)
+}
+
+func get(t testing.TB, url string) (int, string) {
+	t.Helper()
+	return fetched(t, fresh, url)
+}
+
+// answered reads an answer to its end.
+func answered(t testing.TB, resp *http.Response) (status int, body string) {
+	t.Helper()
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(data)
-}
-
-func get(t testing.TB, url string) (int, string) {
-	t.Helper()
-	return fetched(t, fresh, url)
 }
 
 // fetched is get by a client of the test's own.
@@ -56,12 +62,7 @@ func fetched(t testing.TB, client *http.Client, url string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(data)
+	return answered(t, resp)
 }
 
 // fresh opens a connection for each request, so that each may meet another worker.

@@ -49,19 +49,7 @@ type mixed struct {
 func TestMixedClients(t *testing.T) {
 	set := digits.Load(t)
 	s := testkit.Start(t, testkit.Options{})
-	alone := &mixed{set, newV2Client(s.URL)}
-	defer alone.v2.http.CloseIdleConnections()
-	want := map[string][]mixedAnswer{}
-	for _, model := range mixedModels {
-		for block := range len(set.Pixels) / mixedBlock {
-			answer, err := alone.askBinary(model, block)
-			if err != nil {
-				t.Fatalf("%s, block %d: %v", model, block, err)
-			}
-			want[model] = append(want[model], answer)
-			checkBlock(t, set, model, block, answer)
-		}
-	}
+	want := answersAlone(t, set, s.URL)
 	var clients sync.WaitGroup
 	for id := range mixedClients {
 		clients.Go(func() {
@@ -77,6 +65,26 @@ func TestMixedClients(t *testing.T) {
 		})
 	}
 	clients.Wait()
+}
+
+// answersAlone are those of every model to every block while nobody else asks, which are
+// scikit-learn's.
+func answersAlone(t *testing.T, set digits.Set, url string) map[string][]mixedAnswer {
+	t.Helper()
+	alone := &mixed{set, newV2Client(url)}
+	defer alone.v2.http.CloseIdleConnections()
+	want := map[string][]mixedAnswer{}
+	for _, model := range mixedModels {
+		for block := range len(set.Pixels) / mixedBlock {
+			answer, err := alone.askBinary(model, block)
+			if err != nil {
+				t.Fatalf("%s, block %d: %v", model, block, err)
+			}
+			want[model] = append(want[model], answer)
+			checkBlock(t, set, model, block, answer)
+		}
+	}
+	return want
 }
 
 // checkBlock compares with scikit-learn.

@@ -44,18 +44,7 @@ func (h *happenings) tried() {
 
 // TestOneWorkerRefuses: a worker that dies while others have prepared takes the change with it.
 func TestOneWorkerRefuses(t *testing.T) {
-	f := controlled(t, testkit.Options{})
-	f.version("other", 1)
-	must(t, f.socket, []string{"models", "load", "other"})
-	f.version("other", 2)
-	events := f.events()
-	events.tried()
-	victim := f.worker(1, 0)
-	if !testkit.Freeze(t, victim) {
-		t.Fatal("the worker does not stop")
-	}
-	cmd := f.loading("other")
-	events.tried()
+	f, cmd, victim := preparing(t)
 	kill(t, victim, syscall.SIGKILL)
 	if status, said := f.loaded(cmd); status != ipc.ExitRolledBack || !strings.Contains(said, "worker 0 of pool main ended meanwhile") {
 		t.Errorf("%d: %s", status, said)
@@ -68,18 +57,7 @@ func TestOneWorkerRefuses(t *testing.T) {
 
 // TestSupervisorDiesWhileWorkersPrepare: nothing was decided, so all serve what they served.
 func TestSupervisorDiesWhileWorkersPrepare(t *testing.T) {
-	f := controlled(t, testkit.Options{})
-	f.version("other", 1)
-	must(t, f.socket, []string{"models", "load", "other"})
-	f.version("other", 2)
-	events := f.events()
-	events.tried()
-	frozen := f.worker(1, 0)
-	if !testkit.Freeze(t, frozen) {
-		t.Fatal("the worker does not stop")
-	}
-	cmd := f.loading("other")
-	events.tried()
+	f, cmd, frozen := preparing(t)
 	old := f.Supervisor()
 	kill(t, old, syscall.SIGKILL)
 	kill(t, frozen, syscall.SIGCONT)
@@ -132,6 +110,25 @@ func TestModelsInAStorm(t *testing.T) {
 		}
 	}
 	t.Logf("loads by exit status: %v", outcomes)
+}
+
+// preparing begins a load of version 2 and returns when all are asked to prepare; worker 0 is
+// frozen before it can.
+func preparing(t *testing.T) (f *site, cmd *exec.Cmd, frozen int) {
+	t.Helper()
+	f = controlled(t, testkit.Options{})
+	f.version("other", 1)
+	must(t, f.socket, []string{"models", "load", "other"})
+	f.version("other", 2)
+	events := f.events()
+	events.tried()
+	frozen = f.worker(1, 0)
+	if !testkit.Freeze(t, frozen) {
+		t.Fatal("the worker does not stop")
+	}
+	cmd = f.loading("other")
+	events.tried()
+	return f, cmd, frozen
 }
 
 // halfway begins a load of version 2 and returns when worker 0 has prepared and worker 1 is asked
