@@ -122,7 +122,9 @@ func TestRequestClock(t *testing.T) {
 	behind := of[worker]
 	stuck.send(t, endless)
 	f.busy(worker)
-	behind.send(t, sample)
+	// Where another worker is free only what cannot travel waits behind it.
+	pinned := inChunks("/predict", `{"features":[`+strings.TrimSuffix(strings.Repeat("1,", 64), ",")+`]}`)
+	behind.send(t, pinned)
 	if text, closed := stuck.read504(t); text != `model "stubborn" gave no answer within timeouts.request, which is 2s` || !closed || stuck.pid() != worker {
 		t.Errorf("%s, closed %v, by %d", text, closed, stuck.pid())
 	}
@@ -133,7 +135,7 @@ func TestRequestClock(t *testing.T) {
 		t.Errorf("behind it: %s, closed %v, by %d", text, closed, behind.pid())
 	}
 	for { // sooner or later it waits while its worker leaves
-		err := behind.ask(sample)
+		err := behind.ask(pinned)
 		if err != nil && strings.HasPrefix(err.Error(), "status 504, close false: ") {
 			continue
 		}

@@ -146,7 +146,7 @@ type Concurrency struct {
 	Limit Workers `yaml:"limit" default:"auto" check:"auto|1..4096"`
 }
 
-// Queue is the section of the requests that wait in a worker.
+// Queue is the section of the requests that wait for a worker.
 type Queue struct {
 	// MaxRequests is how many may wait; 0: no bound.
 	MaxRequests int `yaml:"max_requests" default:"1000" check:"0..1000000"`

@@ -125,7 +125,8 @@ func (s *Supervisor) poolMetrics() (pools []metrics.Pool) {
 		return index[name]
 	}
 	for _, p := range s.gen.pools {
-		add(p.name, p.size)
+		i := add(p.name, p.size)
+		pools[i].Queued, pools[i].Oldest = p.queued()
 	}
 	for _, w := range s.byPID {
 		i, ok := index[w.slot.pool.name]

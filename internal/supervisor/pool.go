@@ -64,9 +64,11 @@ func (s *Supervisor) newPool(g *generation, name string) *pool {
 }
 
 // queueEnds are the ends of a pool's queues of connections: of those that leaving workers
-// give away, and of those that wait with a request for any worker. Nothing puts into the
-// latter yet: workers hold it, so that those of two generations have it in common.
+// give away, and of those that wait with a request for any worker.
 var queueEnds = [...]string{ipc.FDAdoptIn, ipc.FDAdoptOut, ipc.FDWaitIn, ipc.FDWaitOut}
+
+// waitEnd is the place, among them, of the end by which the latter is read.
+const waitEnd = 2
 
 var noQueues = [len(queueEnds)]int{-1, -1, -1, -1}
 
@@ -101,6 +103,32 @@ func (p *pool) closeQueue(other *pool) {
 		}
 	}
 	p.queues = noQueues
+}
+
+// queued returns how many requests are in the queue that p's workers have in common, and how long
+// the first of them has waited.
+func (p *pool) queued() (n int, oldest time.Duration) {
+	end := p.queues[waitEnd]
+	if end < 0 {
+		return 0, 0
+	}
+	n, seen := handoff.Waits(end)
+	if seen > 0 {
+		oldest = handoff.Clock() - seen
+	}
+	return n, oldest
+}
+
+// waiting returns how many requests wait for p's workers, in their common queue and in each of them,
+// and how long the first of the former has.
+func (s *Supervisor) waiting(p *pool) (n int, oldest time.Duration) {
+	n, oldest = p.queued()
+	for _, r := range s.shared.board.Rows() {
+		if waiting := r.Waiting.Load(); waiting > 0 && r.Pool() == p.number {
+			n += int(waiting)
+		}
+	}
+	return n, oldest
 }
 
 // seal makes the manifest.

@@ -172,6 +172,8 @@ func (s *Supervisor) describePools() (pools []admin.Pool) {
 	for _, p := range s.gen.pools {
 		index[p.name] = len(pools)
 		d := admin.Pool{Name: p.name, Size: p.size, Configured: p.asked, Notice: p.recycle.notice}
+		waiting, oldest := s.waiting(p)
+		d.Waiting, d.Oldest = waiting, admin.Duration(oldest)
 		for _, sl := range p.slots {
 			d.Slots = append(d.Slots, s.describeSlot(sl, sl.worker))
 		}

@@ -132,6 +132,9 @@ func (w *worker) drain(signals <-chan os.Signal, told bool, ended <-chan error) 
 			return
 		}
 	}()
+	if w.taker != nil { // requests may wait for longer than this worker has
+		defer context.AfterFunc(ctx, w.taker.End)()
+	}
 	start := time.Now()
 	if ended != nil {
 		w.leave(ctx, ended)
@@ -233,6 +236,9 @@ func (w *worker) count() {
 	w.row.HandedOver.Add(now.Moved - w.tallied.Moved)
 	w.row.Adopted.Add(now.Adopted - w.tallied.Adopted)
 	w.row.HandoffRefused.Add(now.Reclaimed - w.tallied.Reclaimed)
+	w.row.Queued.Add(now.Queued - w.tallied.Queued)
+	w.row.Taken.Add(now.Taken - w.tallied.Taken)
+	w.row.Unqueued.Add(now.Unqueued - w.tallied.Unqueued)
 	w.tallied = now
 }
 

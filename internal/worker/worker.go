@@ -64,7 +64,8 @@ type worker struct {
 	server    *fasthttp.Server
 	conns     *accept.Pool
 	queue     *handoff.Queue // of connections that leaving workers give away
-	waiting   []int          // both ends of the queue of connections that wait with a request; held, not used yet
+	waiting   *handoff.Queue // of connections that wait with a request for any worker's permit; nil: there is none
+	taker     *accept.Taker  // from there
 	listeners []stopper
 	leaving   atomic.Bool
 	rounds    rounds
@@ -158,9 +159,11 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 	if w.queue, err = handoff.Open(queueIn, queueOut); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{ipc.FDWaitIn, ipc.FDWaitOut} {
-		if fd, ok := in.Extra[name]; ok {
-			w.waiting = append(w.waiting, fd)
+	waitIn, hasWaitIn := in.Extra[ipc.FDWaitIn]
+	waitOut, hasWaitOut := in.Extra[ipc.FDWaitOut]
+	if hasWaitIn && hasWaitOut {
+		if w.waiting, err = handoff.Open(waitIn, waitOut); err != nil {
+			return nil, err
 		}
 	}
 	return in.Sockets, nil
@@ -231,6 +234,7 @@ func (w *worker) handle(version string) {
 	w.permits = admission.New(admission.Options{
 		Limit: w.limit(), Runners: runners, Observe: w.observe,
 		MaxWaiting: w.cfg.Queue.MaxRequests, MaxBytes: int64(w.cfg.Queue.MaxBytes), MaxWait: w.cfg.Queue.MaxWait,
+		Elsewhere: w.elsewhere,
 	})
 	w.row.Limit.Set(int64(w.permits.Size()))
 	o := api.Options{
@@ -313,6 +317,7 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		w.listeners = append(w.listeners, l)
 	}
 	w.manifest.Sockets = nil // with the keys
+	w.share()
 	// During a reload only the newest generation takes, and in a pool that has grown only
 	// those that have fewer than others, so that no connection moves twice. When the service
 	// stops what is in the queue is for its next start.

@@ -6,7 +6,10 @@
 // the caller's, and until then it is. While it waits in the queue the kernel owns it:
 // it lives as long as some process holds the queue, whoever dies meanwhile.
 //
-// Called by worker/accept; the supervisor only creates the pair and inherits it.
+// A connection is passed on between two requests (Idle), or with a whole request that nobody has
+// read (Waiting): a pool of workers has one queue for each.
+//
+// Called by worker/accept; the supervisor creates the pair, keeps it, and looks at how many wait.
 // It never reads a connection's bytes and never decides who gives or takes one.
 //
 // All methods are safe for concurrent use, but Wait by one goroutine at a time. Nothing

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,8 @@ func FuzzDecode(f *testing.F) {
 	w := Message{Kind: Idle, Generation: 7, Listener: -1}.encode(9)
 	f.Add(w[:])
 	w = Message{Kind: Idle, Client: netip.MustParseAddrPort("[2001:db8::1]:9")}.encode(9)
+	f.Add(w[:])
+	w = Message{Kind: Waiting, Seen: 12345678 * time.Microsecond, Limit: 1500 * time.Millisecond}.encode(9)
 	f.Add(w[:])
 	f.Add(bytes.Repeat([]byte{0xff}, messageBytes))
 	f.Add([]byte{})
@@ -26,7 +29,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		again := m.encode(0)
-		if got, ok := again.decode(); !ok || got.Kind != m.Kind || got.Generation != m.Generation || got.Listener != m.Listener || got.Client != m.Client || !got.Since.Equal(m.Since) {
+		if got, ok := again.decode(); !ok || got.Kind != m.Kind || got.Generation != m.Generation || got.Listener != m.Listener || got.Client != m.Client || got.Seen != m.Seen || got.Limit != m.Limit || !got.Since.Equal(m.Since) {
 			t.Errorf("%+v became %+v, %v", m, got, ok)
 		}
 	})

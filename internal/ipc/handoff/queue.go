@@ -129,15 +129,11 @@ func (q *Queue) Put(connFD int, m Message) error {
 
 // Depth returns how many connections wait.
 func (q *Queue) Depth() int {
-	bytes := 0
-	err := q.readRaw.Control(func(fd uintptr) {
-		// On SOCK_SEQPACKET it sums the whole queue (unix_inq_len in net/unix/af_unix.c).
-		bytes, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-	})
-	if err != nil {
+	depth := 0
+	if err := q.readRaw.Control(func(fd uintptr) { depth = waits(int(fd)) }); err != nil {
 		return 0
 	}
-	return bytes / messageBytes
+	return depth
 }
 
 // Dropped returns how many messages this process has thrown away because they were not

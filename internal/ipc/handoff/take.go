@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,6 +57,47 @@ func (q *Queue) take(fd int) (int, Message, error) {
 			return -1, Message{}, ErrEmpty
 		}
 	}
+}
+
+// First looks at the connection that has waited longest, which stays where it is: somebody
+// else may take it at any moment. look gets a descriptor of it, which it must not keep; -1: this
+// process has no room for one. The error is ErrEmpty when no connection waits.
+func (q *Queue) First(look func(fd int, m Message)) (err error) {
+	e := q.readRaw.Control(func(fd uintptr) { err = first(int(fd), look) })
+	if e != nil {
+		return q.closed(e)
+	}
+	return err
+}
+
+func first(fd int, look func(fd int, m Message)) error {
+	seen, err := receive(fd, unix.MSG_PEEK)
+	if err != nil {
+		return err
+	}
+	defer seen.close()
+	if m, ours := seen.decode(); ours {
+		look(seen.fd, m)
+	}
+	return nil
+}
+
+// Waits returns how many connections wait in a queue whose end that is read is fd, and when the
+// request of the first was seen, by Clock; 0: none waits, or it has no request. For who holds the
+// queue and takes nothing.
+func Waits(fd int) (depth int, seen time.Duration) {
+	if depth = waits(fd); depth == 0 {
+		return 0, 0
+	}
+	_ = first(fd, func(_ int, m Message) { seen = m.Seen })
+	return depth, seen
+}
+
+// waits is Depth of the queue that is read by fd. On SOCK_SEQPACKET FIONREAD sums the whole queue
+// (unix_inq_len in net/unix/af_unix.c).
+func waits(fd int) int {
+	bytes, _ := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	return bytes / messageBytes
 }
 
 // room tells whether the process may open one more descriptor.

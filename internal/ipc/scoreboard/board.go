@@ -228,6 +228,10 @@ func (b *Board) Change() *atomic.Uint64 { return b.words[wordChange] }
 // and hears no more of its supervisor, serves it; one that has prepared a later one does not.
 func (b *Board) Decided() *atomic.Uint64 { return b.words[wordDecided] }
 
+// Puts rises before and after a worker puts a connection into a queue that workers have in common: what it
+// was when a queue was empty tells, as long as it is that, that it still is.
+func (b *Board) Puts() *atomic.Uint64 { return b.words[wordPuts] }
+
 // Taker is the lowest generation whose workers take connections that others hand over.
 func (b *Board) Taker() *atomic.Uint64 { return b.words[wordTaker] }
 

@@ -53,6 +53,7 @@ const (
 	wordUnready
 	wordChange
 	wordDecided
+	wordPuts
 	knownWords
 
 	wordBytes = lineBytes

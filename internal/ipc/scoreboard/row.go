@@ -56,7 +56,10 @@ type Fields struct {
 	Adopted        Counter // connections from another worker
 	HandedOver     Counter // connections to another worker
 	HandoffRefused Counter // connections that nobody could take; the worker kept them
-	_              [4]uint64
+	Queued         Counter // requests put into the queue that all workers have in common
+	Taken          Counter // requests taken from there
+	Unqueued       Counter // requests for which it had no room; they wait here
+	_              [1]uint64
 
 	EngineCalls Counter
 	EngineNs    Counter    // nanoseconds inside them

@@ -24,6 +24,9 @@ type Counts struct {
 	Adopted        uint64
 	HandedOver     uint64
 	HandoffRefused uint64
+	Queued         uint64
+	Taken          uint64
+	Unqueued       uint64
 	EngineCalls    uint64
 	EngineNs       uint64
 	Refused        [3]uint64 // as in Fields
@@ -68,6 +71,9 @@ func (f *Fields) Counts() Counts {
 		Adopted:        f.Adopted.Load(),
 		HandedOver:     f.HandedOver.Load(),
 		HandoffRefused: f.HandoffRefused.Load(),
+		Queued:         f.Queued.Load(),
+		Taken:          f.Taken.Load(),
+		Unqueued:       f.Unqueued.Load(),
 		EngineCalls:    f.EngineCalls.Load(),
 		EngineNs:       f.EngineNs.Load(),
 		Lost:           f.Lost.Load(),
@@ -97,6 +103,9 @@ func (c *Counts) Add(other Counts) {
 	c.Adopted += other.Adopted
 	c.HandedOver += other.HandedOver
 	c.HandoffRefused += other.HandoffRefused
+	c.Queued += other.Queued
+	c.Taken += other.Taken
+	c.Unqueued += other.Unqueued
 	c.EngineCalls += other.EngineCalls
 	c.EngineNs += other.EngineNs
 	c.Lost += other.Lost
@@ -180,6 +189,9 @@ func (f *Fields) add(c Counts) {
 	f.Adopted.Add(c.Adopted)
 	f.HandedOver.Add(c.HandedOver)
 	f.HandoffRefused.Add(c.HandoffRefused)
+	f.Queued.Add(c.Queued)
+	f.Taken.Add(c.Taken)
+	f.Unqueued.Add(c.Unqueued)
 	f.EngineCalls.Add(c.EngineCalls)
 	f.EngineNs.Add(c.EngineNs)
 	f.Lost.Add(c.Lost)

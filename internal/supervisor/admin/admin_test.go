@@ -154,7 +154,7 @@ func example() Status {
 	return Status{
 		Time: at, Version: "1.2.3", PID: 4242, Generation: 7, Uptime: Duration(75 * time.Hour),
 		Listen: []string{"127.0.0.1:8000", "unix:/run/preforkd/http.sock"},
-		Pools: []Pool{{Name: "main", Size: 3, Configured: 2, Slots: []Slot{
+		Pools: []Pool{{Name: "main", Size: 3, Configured: 2, Waiting: 12, Oldest: Duration(345 * time.Millisecond), Slots: []Slot{
 			{
 				Index: 0, State: "ready", PID: 4243, Generation: 7, Age: Duration(75*time.Hour - time.Minute), InFlight: 2,
 				RequestsPerSecond: 120.54, P50: Duration(1234 * time.Microsecond), P99: Duration(28765 * time.Microsecond),

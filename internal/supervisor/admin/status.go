@@ -56,7 +56,11 @@ type Pool struct {
 	Configured int    `json:"configured"` // how many the configuration gives it; Size differs once it was scaled
 	// Notice is what an operator should know of the pool; empty: nothing.
 	Notice string `json:"notice,omitempty"`
-	Slots  []Slot `json:"slots"`
+	// Waiting is how many requests wait for a worker, Oldest for how long the first of them has, in
+	// the queue that all workers have in common.
+	Waiting int      `json:"waiting"`
+	Oldest  Duration `json:"oldest_seconds,omitempty"`
+	Slots   []Slot   `json:"slots"`
 }
 
 // Slot is a worker's place in its pool. During a reload a place may be listed twice,

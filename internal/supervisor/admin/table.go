@@ -47,6 +47,12 @@ func Table(w io.Writer, st Status) error {
 		if p.Configured != p.Size && p.Configured > 0 {
 			fmt.Fprintf(&b, ", scaled from %d", p.Configured)
 		}
+		if p.Waiting > 0 {
+			fmt.Fprintf(&b, ", %s waiting", plural(p.Waiting, "request"))
+		}
+		if p.Oldest > 0 {
+			fmt.Fprintf(&b, ", the first for %s", latency(p.Oldest))
+		}
 		fmt.Fprintln(&b)
 		if p.Notice != "" {
 			fmt.Fprintln(&b, clean(p.Notice))

@@ -29,6 +29,8 @@ type Pool struct {
 	Name   string
 	Size   int            // how many it shall have
 	States map[string]int // how many processes are in each state; all states are there
+	Queued int            // requests in the queue that its workers have in common
+	Oldest time.Duration  // how long the first of them has waited; 0: there is none
 }
 
 // Model is one model that is served, or would be.
@@ -82,7 +84,10 @@ var (
 	forsaken     = counter("preforkd_requests_abandoned_total", "Requests whose client went while they were waiting or running; what waits is then not run.", "state")
 	concurrency  = gauge("preforkd_concurrency_limit", "Requests that all workers together may read and run at once.")
 	inUse        = gauge("preforkd_concurrency_in_use", "Requests that they read and run.")
-	queueDepth   = gauge("preforkd_queue_depth", "Requests that wait to be run.")
+	queueDepth   = gauge("preforkd_queue_depth", "Requests that wait to be run, wherever they do.")
+	queueOldest  = gauge("preforkd_queue_oldest_seconds", "How long the first request in the queue of a pool has waited; 0: there is none.", "pool")
+	queued       = counter("preforkd_requests_queued_total", "Requests that were put into the queue that a pool's workers have in common.")
+	unqueued     = counter("preforkd_requests_queue_full_total", "Requests for which that queue had no room: they waited in their worker.")
 	connections  = gauge("preforkd_connections", "Clients' connections that workers hold: between two requests (idle) or not (active).", "state")
 	handedOver   = counter("preforkd_connections_handed_over_total", "Connections that a worker gave to another.")
 	adopted      = counter("preforkd_connections_adopted_total", "Connections that a worker took from another.")
@@ -93,7 +98,7 @@ var (
 
 	plain = []metric{
 		buildInfo, generation, poolWorkers, workers, restarts, recycles, strangers, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
-		refusals, expiries, forsaken, concurrency, inUse, queueDepth, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
+		refusals, expiries, forsaken, concurrency, inUse, queueDepth, queueOldest, queued, unqueued, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
 
@@ -133,7 +138,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	put(generation, float64(s.Generation))
+	waiting := c.board.Gauges().Waiting
 	for _, p := range s.Pools {
+		waiting += int64(p.Queued)
+		put(queueOldest, p.Oldest.Seconds(), p.Name)
 		put(poolWorkers, float64(p.Size), p.Name)
 		for _, state := range slices.Sorted(maps.Keys(p.States)) {
 			put(workers, float64(p.States[state]), p.Name, state)
@@ -149,6 +157,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		put(quarantined, truth(m.Quarantined), m.Name, m.Version)
 		put(modelDeaths, float64(m.Deaths), m.Name, m.Version)
 	}
+	put(queueDepth, float64(waiting))
 	put(strangers, float64(s.Strangers))
 	put(reloadOK, truth(s.Reload.OK))
 	put(rolledBack, truth(s.RolledBack))
@@ -183,7 +192,8 @@ func (c *collector) fromBoard(put func(metric, float64, ...string)) {
 	}
 	put(concurrency, float64(now.Limit))
 	put(inUse, float64(now.InUse))
-	put(queueDepth, float64(now.Waiting))
+	put(queued, float64(sum.Queued))
+	put(unqueued, float64(sum.Unqueued))
 	put(exits, float64(sum.Exits))
 	put(connections, float64(now.Idle), "idle")
 	put(connections, float64(max(now.Connections-now.Idle, 0)), "active")

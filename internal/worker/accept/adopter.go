@@ -133,18 +133,33 @@ func (a *Adopter) dismiss() {
 // adopt makes a connection of a descriptor, which it takes over. Should the room that
 // Take found be gone, it puts the descriptor back and returns a passing error.
 func (a *Adopter) adopt(fd int, m handoff.Message) (net.Conn, error) {
+	c, err := received(a.queue, fd, m, handoff.Idle)
+	if err != nil {
+		a.dismiss()
+		return nil, err
+	}
+	conn := &conn{Conn: c, listener: m.Listener, since: m.Since, place: true, adopted: true, client: m.Client}
+	a.pool.add(conn)
+	a.counter.Add(1)
+	return conn, nil
+}
+
+// received makes a connection of a descriptor, which it takes over: it has come with m, which shall
+// be of that kind, through q. Should the room that Take found be gone, it puts the descriptor back
+// and returns a passing error.
+func received(q *handoff.Queue, fd int, m handoff.Message, kind handoff.Kind) (net.Conn, error) {
 	f := os.NewFile(uintptr(fd), "connection")
 	defer f.Close() // net.FileConn has a duplicate; one of them with Go's poller is enough
 	c, err := net.FileConn(f)
 	for wait := firstWait; err != nil && passing(err); wait = min(2*wait, maxWait) {
-		if a.queue.Put(fd, m) == nil {
+		if q.Put(fd, m) == nil {
 			break
 		}
 		time.Sleep(wait) // a full queue as well: nobody else can take care of it
 		c, err = net.FileConn(f)
 	}
 	switch {
-	case err == nil && m.Kind != handoff.Idle:
+	case err == nil && m.Kind != kind:
 		err = errors.ErrUnsupported
 	case err == nil && c.RemoteAddr() == nil:
 		err = unix.ENOTCONN // what getpeername(2) said: reset by the client
@@ -153,13 +168,9 @@ func (a *Adopter) adopt(fd int, m handoff.Message) (net.Conn, error) {
 		if c != nil {
 			c.Close()
 		}
-		a.dismiss()
 		return nil, err
 	}
-	conn := &conn{Conn: c, listener: m.Listener, since: m.Since, place: true, adopted: true, client: m.Client}
-	a.pool.add(conn)
-	a.counter.Add(1)
-	return conn, nil
+	return c, nil
 }
 
 // awaitPlace returns when the pool may have a place.

@@ -33,6 +33,7 @@ type conn struct {
 	since    time.Time
 	place    bool // holds one of the pool's places
 	stays    bool // has TLS, and ends where it is
+	local    bool // is of a Unix socket
 
 	state   atomic.Uint32
 	counted atomic.Bool // in pool.movable
@@ -49,6 +50,14 @@ type conn struct {
 	// and a new one to the server, which would answer its end with 408. Used by the
 	// serving goroutine.
 	adopted bool
+
+	// Of the queue that all workers have in common; nil: there is none. Used by the serving
+	// goroutine, but held, which whoever closes takes as well.
+	waits   *waiting
+	arrival arrival
+	held    atomic.Int32  // number of the permit that it holds, and one; 0: none
+	seen    time.Duration // when the request that has come through the queue was seen, by handoff.Clock; 0: none has
+	refused error         // why the request may not wait in the queue
 
 	// Of the PROXY header, which comes first. Used by the serving goroutine.
 	awaits bool
@@ -82,7 +91,10 @@ func (c *conn) Read(p []byte) (int, error) {
 	case given, cut:
 		return 0, net.ErrClosed
 	}
-	n, err := c.Conn.Read(p)
+	if c.arrival.late {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n, err := c.read(p)
 	if err != nil {
 		return c.interrupted(p, n, err)
 	}
@@ -95,22 +107,29 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) interrupted(p []byte, n int, err error) (int, error) {
 	for errors.Is(err, os.ErrDeadlineExceeded) {
 		if !c.resume() {
+			if c.arrival.phase != nothing {
+				return c.readLate(p)
+			}
 			if c.adopted {
 				err = io.EOF // fasthttp closes silently, as after any keep-alive timeout
 			}
 			return n, err
 		}
 		if c.state.Load() == between && c.wanted() {
+			c.forgetHalf()
 			return 0, net.ErrClosed
 		}
-		n, err = c.Conn.Read(p)
+		n, err = c.read(p)
+	}
+	if err != nil {
+		c.forgetHalf()
 	}
 	return n, err
 }
 
 // wanted gives the connection away, if it is wanted elsewhere and can go.
 func (c *conn) wanted() bool {
-	if c.stays {
+	if c.stays || c.seen > 0 { // the latter: its request is in hand
 		return false
 	}
 	o := c.pool.offer.Load()
@@ -164,18 +183,34 @@ func (c *conn) send(q *handoff.Queue) error {
 	if err != nil {
 		return err
 	}
-	m := handoff.Message{Kind: handoff.Idle, Generation: c.pool.options.Generation, Listener: c.listener, Since: c.since, Client: c.client}
 	var put error
-	if err := raw.Control(func(fd uintptr) { put = q.Put(int(fd), m) }); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		c.lower(int(fd), 0)
+		put = q.Put(int(fd), c.message(handoff.Idle))
+	}); err != nil {
 		return err
 	}
 	return put
+}
+
+func (c *conn) message(kind handoff.Kind) handoff.Message {
+	return handoff.Message{Kind: kind, Generation: c.pool.options.Generation, Listener: c.listener, Since: c.since, Client: c.client}
+}
+
+// idle forgets the request that has been answered.
+func (c *conn) idle() {
+	if c.waits == nil {
+		return
+	}
+	c.release()
+	c.seen, c.refused, c.arrival.late = 0, nil, false
 }
 
 // Close closes this process's descriptor, without a shutdown(2): if the connection was
 // given away, it lives on. It may be called more than once.
 func (c *conn) Close() error {
 	err := c.Conn.Close()
+	c.release()
 	c.closed.Do(func() { c.pool.forget(c) })
 	return err
 }

@@ -21,7 +21,10 @@ const lookEvery = 2 * time.Millisecond
 // request, and all for which no taker was found. Until then these are served as before.
 // Afterwards every Listener and Adopter has ended.
 func (p *Pool) Leave(ctx context.Context, q *handoff.Queue) (moved, kept int) {
-	listeners, adopters := p.stopAccepting()
+	listeners, adopters, takers := p.stopAccepting()
+	for _, t := range takers { // those that stay take
+		t.End()
+	}
 	p.giver.Lock()
 	defer p.giver.Unlock()
 	before, back := p.moved.Load(), p.reclaimed.Load()
@@ -52,7 +55,10 @@ func (p *Pool) Give(ctx context.Context, q *handoff.Queue, n int) (moved int) {
 // waits for no taker. When it returns none is left that can go, q is full, or ctx has ended;
 // kept ones are the caller's to drain.
 func (p *Pool) LeaveBehind(ctx context.Context, q *handoff.Queue) (left, kept int) {
-	listeners, adopters := p.stopAccepting()
+	listeners, adopters, takers := p.stopAccepting()
+	for _, t := range takers {
+		t.Stop()
+	}
 	p.giver.Lock()
 	defer p.giver.Unlock()
 	before := p.moved.Load()
@@ -94,18 +100,26 @@ func (p *Pool) CloseAdopted() {
 	o.allow(everything)
 	p.offer.Store(o)
 	p.wake(everything)
+	// What has come in part, and has not been read, is no request to the server yet: it would close
+	// the connection. All of it is being read now.
+	for range 100 {
+		if p.waits == nil || p.waits.half.Load() == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // stopAccepting ends taking connections, of clients and of workers. An Adopter's lock is
 // held while it asks whether it may take, and that may ask the pool: so it is not taken
 // under the pool's.
-func (p *Pool) stopAccepting() ([]*Listener, []*Adopter) {
+func (p *Pool) stopAccepting() ([]*Listener, []*Adopter, []*Taker) {
 	p.mu.Lock()
 	if !p.left {
 		p.left = true
 		close(p.leaving)
 	}
-	listeners, adopters := p.listeners, p.adopters
+	listeners, adopters, takers := p.listeners, p.adopters, p.takers
 	p.mu.Unlock()
 	for _, l := range listeners {
 		l.end(false)
@@ -113,7 +127,7 @@ func (p *Pool) stopAccepting() ([]*Listener, []*Adopter) {
 	for _, a := range adopters {
 		a.leave()
 	}
-	return listeners, adopters
+	return listeners, adopters, takers
 }
 
 // giving is one run of Leave or Give. It trusts that somebody takes once somebody has

@@ -50,10 +50,11 @@ func (o *offer) give(c *conn) bool {
 		return false
 	}
 	if o.queue == nil {
-		if c.adopted {
-			c.state.Store(given)
+		if !c.adopted || c.arrival.phase != nothing {
+			return false
 		}
-		return c.adopted
+		c.state.Store(given)
+		return true
 	}
 	err := c.send(o.queue)
 	if errors.Is(err, handoff.ErrFull) {

@@ -38,11 +38,14 @@ type Pool struct {
 	conns     map[*conn]struct{}
 	listeners []*Listener
 	adopters  []*Adopter
+	takers    []*Taker
 	left      bool
 
 	// movable counts connections that are, or will be, between requests, and those on
 	// their way here; without the ones that have to end where they are.
 	movable atomic.Int64
+
+	waits *waiting // the queue that all workers have in common; nil: there is none. See Share
 
 	moved, adopted, reclaimed atomic.Uint64
 }
@@ -68,6 +71,9 @@ type Counts struct {
 	Moved      uint64 // given away
 	Adopted    uint64 // taken from other workers
 	Reclaimed  uint64 // taken back because no worker took them
+	Queued     uint64 // put, with a request, into the queue that all workers have in common
+	Taken      uint64 // taken from there
+	Unqueued   uint64 // for which it had no room
 }
 
 // Counts returns how things stand. It looks at every connection.
@@ -75,6 +81,9 @@ func (p *Pool) Counts() Counts {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := Counts{Open: len(p.conns), Moved: p.moved.Load(), Adopted: p.adopted.Load(), Reclaimed: p.reclaimed.Load()}
+	if w := p.waits; w != nil {
+		c.Queued, c.Taken, c.Unqueued = w.put.Load(), w.taken.Load(), w.full.Load()
+	}
 	for conn := range p.conns {
 		switch conn.state.Load() {
 		case between:
@@ -129,10 +138,12 @@ func (p *Pool) State(c net.Conn, s State) {
 		conn.active()
 	case StateIdle:
 		conn.clock.turns(keepalive)
+		conn.idle()
 		conn.flushed = false // until Read is called: the next request may be in the buffer
 		conn.state.CompareAndSwap(busy, between)
 	case StateHijacked:
 		conn.clock.turns(noClock)
+		conn.release()
 		conn.pin()
 	}
 }
@@ -154,7 +165,8 @@ func unwrap(c net.Conn) *conn {
 // add takes c into the pool. One that can go was counted in movable before it left the
 // kernel, so that Leave never looks while it is nowhere.
 func (p *Pool) add(c *conn) {
-	c.pool = p
+	c.pool, c.waits = p, p.waits
+	_, c.local = c.Conn.(*net.UnixConn)
 	c.counted.Store(!c.stays && !c.awaits)
 	p.mu.Lock()
 	defer p.mu.Unlock()

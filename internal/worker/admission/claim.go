@@ -39,37 +39,44 @@ type Options struct {
 	MaxWaiting int
 	MaxBytes   int64
 	MaxWait    time.Duration
+	// Elsewhere returns how many wait in the service beside those of this line, and how many
+	// workers there are to run them; nil: none, and this one. It must not block or call back.
+	Elsewhere func() (waiting, workers int)
 	// Observe is told how many permits are in use and how many wait for one whenever that
 	// changes, one call at a time; it must not call back. nil: nobody is.
 	Observe func(inUse, waiting int)
 }
 
-// expected returns how long the next in line would wait. What runs is believed to have run
-// since the latest permit was granted. The lock is held.
-func (p *Permits) expected() time.Duration {
-	runners := time.Duration(p.options.Runners)
-	return (p.queued + max(p.held-runners*time.Since(p.granted), 0)) / runners
+// admitsHere returns why c may not join this line; nil: it may. The lock is held.
+func (p *Permits) admitsHere(c *Claim) error {
+	if c.Wait <= 0 { // it is not worth looking elsewhere
+		return p.admits(c, 0, 0)
+	}
+	others, _ := p.elsewhere()
+	return p.admits(c, p.expected(), others)
 }
 
-// admits returns why c may not join the line; nil: it may. The lock is held.
-func (p *Permits) admits(c *Claim) error {
+// admits returns why c may not join the line; nil: it may. expected is how long it would wait,
+// others how many wait beside those of this line. The lock is held.
+func (p *Permits) admits(c *Claim, expected time.Duration, others int) error {
 	o := &p.options
+	waiting := p.waiting() + others
 	switch {
 	case p.refusing:
 		return ErrRefused
 	case c.Wait <= 0:
 		return ErrTimeout
-	case o.MaxWaiting > 0 && p.line.Len() >= o.MaxWaiting:
+	case o.MaxWaiting > 0 && waiting >= o.MaxWaiting:
 		return ErrFull
-	case o.MaxBytes > 0 && p.line.Len() > 0 && p.bytes+c.Bytes > o.MaxBytes: // one may always wait
+	case o.MaxBytes > 0 && p.waiting() > 0 && p.bytes+c.Bytes > o.MaxBytes: // one may always wait
 		return ErrHeavy
 	}
 	// A quarter more, since costs vary: who is let in only just, and then not answered in
 	// time, has taken the time of somebody who would have been.
-	switch expected := p.expected(); {
+	switch {
 	case expected+expected/4+c.Cost > c.Wait:
 		return ErrLate
-	case p.line.Len() == 0: // one may always wait
+	case waiting == 0: // one may always wait
 		return nil
 	case o.MaxWait > 0 && expected > o.MaxWait, p.patience.exceeded(expected):
 		return ErrSlow

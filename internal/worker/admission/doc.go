@@ -8,8 +8,11 @@
 // to all. Permits are numbered, so that their holders may have a place of their own
 // elsewhere.
 //
-// Called by worker/api. It never looks at a request and knows no model: who claims a permit
-// says what it will cost.
+// In the line stands, with the requests, whoever takes the next one from the queue that all
+// workers have in common: so neither line waits for the end of the other.
+//
+// Called by worker/api, and for that queue by worker. It never looks at a request and knows no
+// model: who claims a permit says what it will cost.
 //
 // All methods are safe for concurrent use. Acquire allocates nothing, and starts a
 // timer only when it has to wait.

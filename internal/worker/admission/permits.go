@@ -18,6 +18,9 @@ type Permits struct {
 	free     []Permit   // the last one goes next
 	costs    []time.Duration
 	held     time.Duration // costs of all who hold a permit
+	quiet    int           // permits that are held for what has yet to say what it costs
+	mean     time.Duration // cost of one request, smoothed
+	standing int           // of those in the line, how many are no requests: see Stand
 	queued   time.Duration // costs of all who wait
 	granted  time.Time     // the latest one
 	refusing bool          // nobody waits any more
@@ -33,6 +36,7 @@ type waiter struct {
 	place   fifo.Place[*waiter]
 	spare   *waiter
 	since   time.Time
+	stands  bool        // it is Stand's
 	turn    uint64      // how often it was used
 	granted chan Permit // holds the permit once it is this waiter's, or refusal or gone
 	timer   *time.Timer
@@ -73,11 +77,11 @@ func (p *Permits) Acquire(c Claim) (Permit, error) {
 		p.mu.Unlock()
 		return permit, nil
 	}
-	if err := p.admits(&c); err != nil {
+	if err := p.admitsHere(&c); err != nil {
 		p.mu.Unlock()
 		return 0, err
 	}
-	w := p.enqueue(c)
+	w := p.enqueue(c, false)
 	p.mu.Unlock()
 
 	select {
@@ -105,12 +109,13 @@ func (p Permit) granted() (Permit, error) {
 func (p *Permits) Release(permit Permit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.held -= p.costs[permit]
-	p.costs[permit] = 0
+	quiet := p.settle(permit)
 	if first := p.line.First(); first != nil {
 		w := first.Of
 		p.remove(w)
-		p.patience.stayed()
+		if !w.stands {
+			p.patience.stayed()
+		}
 		p.grant(permit, w.claim.Cost)
 		w.granted <- permit // has room: a waiter is granted once
 		return
@@ -119,7 +124,9 @@ func (p *Permits) Release(permit Permit) {
 		panic("admission: more permits released than acquired")
 	}
 	p.free = append(p.free, permit) // within its capacity
-	p.observe()
+	if !quiet {
+		p.observe()
+	}
 }
 
 // grant notes that permit is held by somebody who needs so much. The lock is held.
@@ -127,7 +134,20 @@ func (p *Permits) grant(permit Permit, cost time.Duration) {
 	p.costs[permit] = cost
 	p.held += cost
 	p.granted = time.Now()
+	p.learn(cost)
 	p.observe()
+}
+
+// settle takes away what permit's holder costs, and tells whether it had not said that. The
+// lock is held.
+func (p *Permits) settle(permit Permit) (quiet bool) {
+	if quiet = p.costs[permit] == untold; quiet {
+		p.quiet--
+	} else {
+		p.held -= p.costs[permit]
+	}
+	p.costs[permit] = 0
+	return quiet
 }
 
 // Refuse ends the waiting: whoever is in line, and from now on whoever finds no permit
@@ -150,34 +170,26 @@ func (p *Permits) InUse() int {
 	return p.inUse()
 }
 
-func (p *Permits) inUse() int { return p.options.Limit - len(p.free) }
+// inUse leaves out what is quiet: most of that is no request of a model.
+func (p *Permits) inUse() int { return p.options.Limit - len(p.free) - p.quiet }
 
-// Waiting returns how many wait for a permit.
+// Waiting returns how many requests wait for a permit.
 func (p *Permits) Waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.line.Len()
+	return p.waiting()
 }
 
-// Expected returns how long the next who waits would wait for a permit, as far as the
-// costs tell; 0 if it would not.
-func (p *Permits) Expected() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.free) > 0 {
-		return 0
-	}
-	return p.expected()
-}
+func (p *Permits) waiting() int { return p.line.Len() - p.standing }
 
 // Size returns how many permits there are.
 func (p *Permits) Size() int { return p.options.Limit }
 
 // observe tells how many are in use and how many wait. The lock is held.
-func (p *Permits) observe() { p.options.Observe(p.inUse(), p.line.Len()) }
+func (p *Permits) observe() { p.options.Observe(p.inUse(), p.waiting()) }
 
 // enqueue puts a waiter at the end of the line. The lock is held.
-func (p *Permits) enqueue(c Claim) *waiter {
+func (p *Permits) enqueue(c Claim, stands bool) *waiter {
 	w := p.spare
 	if w != nil {
 		p.spare, w.spare = w.spare, nil
@@ -186,7 +198,10 @@ func (p *Permits) enqueue(c Claim) *waiter {
 		w = &waiter{granted: make(chan Permit, 1), timer: time.NewTimer(c.Wait)}
 		w.place.Of = w
 	}
-	w.claim, w.since = c, time.Now()
+	w.claim, w.since, w.stands = c, time.Now(), stands
+	if stands {
+		p.standing++
+	}
 	w.turn++
 	p.line.Push(&w.place)
 	p.bytes += c.Bytes
@@ -201,6 +216,9 @@ func (p *Permits) remove(w *waiter) {
 	p.bytes -= w.claim.Bytes
 	p.queued -= w.claim.Cost
 	w.claim.Who = nil
+	if w.stands {
+		p.standing--
+	}
 	p.observe()
 }
 

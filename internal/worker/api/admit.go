@@ -10,6 +10,7 @@ import (
 	"preforkd/internal/inference"
 	"preforkd/internal/inference/batch"
 	"preforkd/internal/inference/repository"
+	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
 	"preforkd/internal/worker/peer"
@@ -25,8 +26,11 @@ func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (
 	}
 	x.asked = now()
 	claim := admission.Claim{Cost: x.state.Expect(), Bytes: int64(len(body)), Who: ctx.Conn()}
-	permit, err := a.Permits.Acquire(claim)
-	if errors.Is(err, admission.ErrTimeout) && x.limit.Duration > 0 { // without a limit of time nobody waits
+	permit, err := a.came(ctx, x, timed, claim.Cost)
+	if err == errNoPermit {
+		permit, err = a.Permits.Acquire(claim)
+	}
+	if errors.Is(err, admission.ErrTimeout) && x.limit.Duration > 0 && !x.over { // without a limit of time nobody waits
 		// How long it may wait is looked up only where it has to.
 		x.limit.narrow(codec.Timeout(timed), timeoutParameter)
 		claim.Wait = time.Duration(x.limit.end(x.start) - now())
@@ -43,6 +47,43 @@ func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (
 	x.permit, x.holds = permit, true
 	x.admitted = now()
 	return nil
+}
+
+// errNoPermit is of a request that has come without a permit.
+var errNoPermit = errors.New("no permit has come with the request")
+
+// came returns the permit that has come with a request, or why the request does not run.
+func (a *API) came(ctx *fasthttp.RequestCtx, x *exchange, timed []byte, cost time.Duration) (admission.Permit, error) {
+	got := accept.Arrived(ctx.Conn())
+	permit := admission.Permit(got.Permit)
+	if got.Permit >= 0 {
+		a.Permits.Charge(permit, cost)
+	}
+	switch {
+	case got.Refused != nil:
+		return 0, got.Refused
+	case got.Queued:
+		x.asked = x.start
+		x.limit.narrow(codec.Timeout(timed), timeoutParameter)
+		err := a.stillWanted(ctx, x)
+		switch {
+		case err == nil:
+			a.Permits.Stayed()
+		case errors.Is(err, admission.ErrGone):
+			a.Permits.Left(got.Waited)
+		}
+		if err != nil {
+			if got.Permit >= 0 {
+				a.Permits.Release(permit)
+			}
+			x.over = true
+			return 0, err
+		}
+	}
+	if got.Permit < 0 {
+		return 0, errNoPermit
+	}
+	return permit, nil
 }
 
 // stillWanted returns why a request that has waited for its permit is not run any more: its

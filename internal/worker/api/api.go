@@ -117,6 +117,7 @@ type exchange struct {
 	limit  timeLimit
 	permit admission.Permit
 	holds  bool   // the permit
+	over   bool   // its time has ended in the queue
 	times         // of the request
 	timing []byte // as Server-Timing
 	packed []byte // the answer, compressed
@@ -185,7 +186,7 @@ func (a *API) Changed() {
 
 // Handle answers one request.
 func (a *API) Handle(ctx *fasthttp.RequestCtx) {
-	start, counted := now(), false
+	start, counted := now()-int64(accept.Waited(ctx.Conn())), false
 	reader := a.Models.Enter()
 	defer a.finish(ctx, start, &counted, reader)
 	a.Began()

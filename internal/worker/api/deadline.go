@@ -46,21 +46,37 @@ const (
 // deadline narrows l by what the request's headers say.
 func deadline(h *fasthttp.RequestHeader, l *timeLimit) error {
 	if text := h.Peek(timeoutHeader); len(text) > 0 {
-		d, err := time.ParseDuration(string(text))
-		switch {
-		case err != nil:
-			return describe(errRequest, "%s: %.40q is no duration: write a number and a unit, such as 250ms", timeoutHeader, text)
-		case d <= 0 || d > codec.MaxTimeout:
-			return describe(errRequest, "%s: %.40s is not above 0s and at most %s", timeoutHeader, text, codec.MaxTimeout)
+		d, err := requestTimeout(text)
+		if err != nil {
+			return err
 		}
 		l.narrow(d, timeoutHeader)
 	}
 	if text := h.Peek(envoyHeader); len(text) > 0 {
-		n, err := strconv.ParseInt(string(text), 10, 64)
-		if err != nil || n < 0 || n > codec.MaxTimeout.Milliseconds() {
-			return describe(errRequest, "%s: %.40q is no number of milliseconds from 0 to %d", envoyHeader, text, codec.MaxTimeout.Milliseconds())
+		d, err := envoyTimeout(text)
+		if err != nil {
+			return err
 		}
-		l.narrow(time.Duration(n)*time.Millisecond, envoyHeader)
+		l.narrow(d, envoyHeader)
 	}
 	return nil
+}
+
+func requestTimeout(text []byte) (time.Duration, error) {
+	d, err := time.ParseDuration(string(text))
+	switch {
+	case err != nil:
+		return 0, describe(errRequest, "%s: %.40q is no duration: write a number and a unit, such as 250ms", timeoutHeader, text)
+	case d <= 0 || d > codec.MaxTimeout:
+		return 0, describe(errRequest, "%s: %.40s is not above 0s and at most %s", timeoutHeader, text, codec.MaxTimeout)
+	}
+	return d, nil
+}
+
+func envoyTimeout(text []byte) (time.Duration, error) {
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	if err != nil || n < 0 || n > codec.MaxTimeout.Milliseconds() {
+		return 0, describe(errRequest, "%s: %.40q is no number of milliseconds from 0 to %d", envoyHeader, text, codec.MaxTimeout.Milliseconds())
+	}
+	return time.Duration(n) * time.Millisecond, nil
 }

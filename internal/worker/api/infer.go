@@ -131,6 +131,7 @@ func (x *exchange) inputs(m *repository.Model) []inference.Tensor {
 func (a *API) acquire(m *repository.Model, start int64) *exchange {
 	x := a.exchanges.Get().(*exchange)
 	x.model, x.state, x.times, x.holds = m, stateOf(m), times{start: start}, false
+	x.over = false
 	n := len(m.Outputs())
 	if x.out = x.out[:cap(x.out)]; n > len(x.out) {
 		x.out = append(x.out, make([]inference.Tensor, n-len(x.out))...)
