@@ -67,7 +67,7 @@ func TestOpenRefuses(t *testing.T) {
 		"smaller rows":      {put(entry(1, 40), 448), "needs 512"},
 		"fewer histograms":  {put(entry(2, 48), 1), "needs 2"},
 		"no rows":           {put(entry(1, 48), 0), "needs 1"},
-		"fewer words":       {put(entry(0, 48), 8), "needs 9"},
+		"fewer words":       {put(entry(0, 48), 8), "needs 10"},
 		"smaller tallies":   {put(entry(4, 40), 0), "no bytes"},
 		"smaller models":    {put(entry(3, 40), 576), "needs 640"},
 		"no models":         {put(entry(3, 48), 0), "needs 1"},

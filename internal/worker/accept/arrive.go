@@ -77,7 +77,7 @@ func (c *conn) readable(fd uintptr) (done bool) {
 	}
 	if !a.again { // mostly nothing has come yet, and then no permit need be held for a moment
 		a.again = true
-		if !peekable(int(fd)) {
+		if !readable(int(fd)) {
 			return false
 		}
 	}
@@ -107,7 +107,7 @@ func (c *conn) readWith(fd, permit int) (done bool) {
 // once it is complete in the kernel; all else is read.
 func (c *conn) classify(fd int) (done bool) {
 	a, w := &c.arrival, c.waits
-	n, err := receive(fd, a.p, unix.MSG_PEEK)
+	n, err := peek(fd, a.p)
 	if err == unix.EAGAIN {
 		return false
 	}
@@ -228,7 +228,7 @@ func (c *conn) readLate(p []byte) (int, error) {
 func (c *conn) receive(fd int) (done bool) {
 	a := &c.arrival
 	c.lower(fd, 0)
-	n, err := receive(fd, a.p, 0)
+	n, err := take(fd, a.p)
 	switch {
 	case err == unix.EAGAIN:
 		return false
@@ -268,21 +268,28 @@ func (c *conn) most() int {
 	return c.waits.most
 }
 
-func receive(fd int, p []byte, flags int) (int, error) {
+// peek looks at what there is. It allocates: Recvfrom makes an address.
+func peek(fd int, p []byte) (int, error) {
 	for {
-		n, _, err := unix.Recvfrom(fd, p, flags|unix.MSG_DONTWAIT)
+		n, _, err := unix.Recvfrom(fd, p, unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		if err != unix.EINTR {
 			return n, err
 		}
 	}
 }
 
-// peekable tells whether there is anything to read, or an end or an error to find out.
-func peekable(fd int) bool {
-	var b [1]byte
-	_, err := receive(fd, b[:], unix.MSG_PEEK)
-	return err != unix.EAGAIN
+// take reads what there is from a descriptor that does not block.
+func take(fd int, p []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, p)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }
+
+// readable tells whether there is anything to read, or an end or an error to find out.
+func readable(fd int) bool { return poll(fd, unix.POLLIN|unix.POLLRDHUP) != 0 }
 
 func available(fd int) int {
 	n, _ := unix.IoctlGetInt(fd, unix.TIOCINQ)

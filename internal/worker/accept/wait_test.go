@@ -68,6 +68,7 @@ func (c *counter) clerk(t testing.TB, name string, n int, o Options, accepting b
 	k := &clerk{permits: newSemaphore(n)}
 	k.testWorker = newWorker(name, o, c.queue(t), func(s *fasthttp.Server) {
 		s.Handler = func(ctx *fasthttp.RequestCtx) { k.run(name, ctx) }
+		s.MaxRequestBodySize = 2 * mostUnread()
 	})
 	w := Wait{Queue: c.wait.queue(t), Permits: k.permits, Computes: computes, Look: look, Admits: func(Head) error { return nil }, Puts: &c.puts}
 	for _, f := range set {
@@ -226,7 +227,6 @@ func TestTooLargeToMove(t *testing.T) {
 	for network, size := range map[string]int{"tcp": mostUnread() + 1, "unix": mostLocal + 1} {
 		c := newCounter(t, network)
 		a := c.clerk(t, "a", 1, Options{}, true)
-		a.server.MaxRequestBodySize = 2 * size
 		<-a.permits
 		c.clerk(t, "b", 1, Options{}, false)
 		cl := connect(t, c.ln.Addr())
