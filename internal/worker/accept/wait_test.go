@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,6 +62,9 @@ func newCounter(t testing.TB, network string) *counter {
 type clerk struct {
 	*testWorker
 	permits semaphore
+
+	mu  sync.Mutex
+	ran []string // paths, in the order in which they had a permit
 }
 
 // clerk starts one with n permits.
@@ -107,6 +112,9 @@ func (k *clerk) run(name string, ctx *fasthttp.RequestCtx) {
 		<-k.permits
 	}
 	defer k.permits.Release(0)
+	k.mu.Lock()
+	k.ran = append(k.ran, string(ctx.Path()))
+	k.mu.Unlock()
 	fmt.Fprintf(ctx, "%d queued=%v", len(ctx.Request.Body()), a.Queued)
 }
 
@@ -192,6 +200,32 @@ func TestWaitsForAnyWorker(t *testing.T) {
 			t.Errorf("%s: %+v", network, n)
 		}
 	}
+}
+
+// TestFirstComeFirstServed: requests are run in the order in which they came, whichever worker they came to.
+func TestFirstComeFirstServed(t *testing.T) {
+	c := newCounter(t, "tcp")
+	a, b := c.clerk(t, "a", 1, Options{}, true), c.clerk(t, "b", 1, Options{}, true)
+	<-a.permits
+	<-b.permits
+	var all []*client
+	var want []string
+	for i := range 50 {
+		cl := connect(t, c.ln.Addr())
+		if err := cl.send(posted(strconv.Itoa(i), 10)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is in the queue", func() bool { return a.pool.waits.Queue.Depth() == i+1 })
+		all, want = append(all, cl), append(want, fmt.Sprintf("/run/%d", i))
+	}
+	b.permits.Release(0)
+	for _, cl := range all {
+		cl.gets(t, "b", "10 queued=true")
+	}
+	if !slices.Equal(b.ran, want) {
+		t.Errorf("%q", b.ran)
+	}
+	a.permits.Release(0)
 }
 
 // TestMovesWhenItIsWhole: of a request that comes in parts nothing is read while no permit is free, and
