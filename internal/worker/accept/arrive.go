@@ -169,14 +169,26 @@ func (c *conn) whole(fd, size int) (whole, more bool) {
 		c.lower(fd, size) // one wake-up, when all of it is there
 		asked |= unix.POLLIN
 	}
-	switch got := poll(fd, asked); {
-	case got == 0:
-		c.begins(inBody)
-		return false, true
-	default: // it has come meanwhile; or the kernel has no more room
-		return available(fd) >= size, false
+	for range roomLooks {
+		got := poll(fd, asked)
+		switch {
+		case got == 0:
+			c.begins(inBody)
+			return false, true
+		case available(fd) >= size: // it has come meanwhile
+			return true, false
+		case got&^unix.POLLIN != 0:
+			return false, false
+		}
+		time.Sleep(time.Millisecond)
 	}
+	return false, false
 }
+
+// roomLooks is how often whole looks, once a millisecond, at a connection that is readable though not all has
+// come: TCP's window may be full for a moment only (tcp_epollin_ready in net/ipv4/tcp.c), which no
+// event ends, or the kernel has no more room.
+const roomLooks = 10
 
 // begins notes that there is part of a request, whose clock runs from now on.
 func (c *conn) begins(phase int) {
