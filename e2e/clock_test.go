@@ -123,7 +123,7 @@ func TestRequestClock(t *testing.T) {
 	stuck.send(t, endless)
 	f.busy(worker)
 	// Where another worker is free only what cannot travel waits behind it.
-	pinned := inChunks("/predict", `{"features":[`+strings.TrimSuffix(strings.Repeat("1,", 64), ",")+`]}`)
+	pinned := inChunks("/predict", ones)
 	behind.send(t, pinned)
 	if text, closed := stuck.read504(t); text != `model "stubborn" gave no answer within timeouts.request, which is 2s` || !closed || stuck.pid() != worker {
 		t.Errorf("%s, closed %v, by %d", text, closed, stuck.pid())

@@ -19,7 +19,8 @@ func TestKilledWhileHandingOver(t *testing.T) {
 	const conns = 4 * clients                                        // most of them idle: they go all at once
 	f := begin(t, testkit.Options{}, quick)
 	f.square("1", product(), 1536) // a self-test takes long enough to look around before the trial
-	g, end := f.load(load.Options{Conns: conns, Think: 100 * time.Millisecond})
+	// Such requests do not move, so that connections come and go only as they are handed over.
+	g, end := f.load(load.Options{Conns: conns, Think: 100 * time.Millisecond, Request: inChunks("/predict", ones)})
 	acts := []handover{
 		{"giver in the trial", quick, "last self-test: ", 0, false, 0},
 		{"giver in the drain", quick, "rest: 1", 0, false, 0},

@@ -160,6 +160,9 @@ func TestBoundedForAll(t *testing.T) {
 	l.allAnswered(all)
 }
 
+// ones is the body of a request that any worker answers at once.
+var ones = `{"features":[` + strings.TrimSuffix(strings.Repeat("1,", 64), ",") + `]}`
+
 // inChunks is a request that only the worker that reads it can answer.
 func inChunks(path, body string) []byte {
 	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", path, len(body), body)
