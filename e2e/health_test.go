@@ -290,11 +290,11 @@ func occupy(t *testing.T, f *site) {
 	t.Helper()
 	address := strings.TrimPrefix(f.URL, "http://")
 	busy := func() (n, waiting int) {
-		for _, sl := range status1(t, f.socket).Pools[0].Slots {
+		pool := status1(t, f.socket).Pools[0]
+		for _, sl := range pool.Slots {
 			n += min(sl.InFlight, 1)
-			waiting += max(sl.InFlight-1, 0)
 		}
-		return n, waiting
+		return n, pool.Waiting
 	}
 	for sent := 1; ; sent++ {
 		c, err := net.Dial("tcp", address)
