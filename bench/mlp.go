@@ -19,6 +19,8 @@ type perceptron struct {
 	Width     int `json:"width"`
 	Layers    int `json:"layers"`
 	Positions int `json:"positions"`
+	// Seed makes other weights of the same size.
+	Seed uint64 `json:"seed,omitempty"`
 }
 
 const (
@@ -43,7 +45,7 @@ func (p perceptron) write(dir, settings string) error {
 
 // encode is the model as onnx.proto says: the numbers are its field numbers.
 func (p perceptron) encode() []byte {
-	chance := rand.New(rand.NewPCG(uint64(p.Width), uint64(p.Layers)))
+	chance := rand.New(rand.NewPCG(uint64(p.Width), uint64(p.Layers)+p.Seed<<32))
 	g := graphText{}
 	at := "pixels"
 	then := func(op, out string, in ...string) {
