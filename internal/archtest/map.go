@@ -36,6 +36,7 @@ var rooms = map[string]room{
 	"internal/supervisor/slot":      {2, super, true},
 	"internal/supervisor/rollout":   {2, super, true},
 	"internal/supervisor/sizing":    {2, super, true},
+	"internal/supervisor/guard":     {2, super, true},
 	"internal/worker/accept":        {2, workers, false},
 	"internal/worker/admission":     {2, workers, false},
 	"internal/worker/codec":         {2, workers, true},

@@ -29,6 +29,7 @@ type Config struct {
 	Cache       Cache       `yaml:"cache"`
 	Reload      Reload      `yaml:"reload"`
 	Recycle     Recycle     `yaml:"recycle"`
+	Memory      Memory      `yaml:"memory"`
 	// Pools are the pools beside main, by name; see ForPool.
 	Pools map[string]Pool `yaml:"pools"`
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
@@ -232,6 +233,18 @@ type Recycle struct {
 	// higher, drawn anew for each, so that they do not all come at once.
 	Jitter int `yaml:"jitter" default:"10" check:"0..50"`
 }
+
+// Memory is the section of what the service does when memory is short.
+type Memory struct {
+	// Guard is GuardAuto or GuardOff.
+	Guard string `yaml:"guard" default:"auto" check:"auto|off"`
+}
+
+// Values of memory.guard.
+const (
+	GuardAuto = "auto" // what adds workers is refused or taken back, and the largest worker is recycled
+	GuardOff  = "off"  // it is said, and nothing is done
+)
 
 // Ops is the section of the operations listener: metrics and health of the whole service.
 type Ops struct {

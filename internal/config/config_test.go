@@ -29,6 +29,7 @@ func TestDefaults(t *testing.T) {
 		Queue:     Queue{MaxRequests: 1000, MaxBytes: 256 << 20, MaxWait: 10 * time.Second},
 		Reload:    Reload{Bake: 2 * time.Second, Trial: time.Second},
 		Recycle:   Recycle{Jitter: 10},
+		Memory:    Memory{Guard: "auto"},
 		HTTP: HTTP{
 			MaxBody: 16 << 20, KeepaliveTimeout: 75 * time.Second,
 			HeaderTimeout: 10 * time.Second, MaxConnections: 10000,
@@ -119,6 +120,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		Cache:     Cache{"/cache", 1 << 30},
 		Reload:    Reload{8, 9, 10},
 		Recycle:   Recycle{11, 12, 13, 14},
+		Memory:    Memory{Guard: "off"},
 		Admin:     AdminOff,
 		Ops:       Ops{OpsOff},
 		Log:       Log{"debug", "json", "/var/log/p.log"},

@@ -143,7 +143,7 @@ func (s *Supervisor) onWeighed(e weighedEvent) {
 func (p *pool) within(e weighedEvent) sizing.Input {
 	in := sizing.Input{
 		Cores: e.found.Cores, Memory: e.found.Memory, Available: e.found.Available, Limited: e.found.Limited,
-		ModelBytes: p.modelBytes(), Foreign: !p.programs.own,
+		ModelBytes: p.modelBytes(), SharedBytes: p.sharedBytes(), Foreign: !p.programs.own,
 	}
 	held := uint64(0)
 	for w, n := range e.held {

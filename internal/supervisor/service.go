@@ -142,7 +142,7 @@ func (s *Supervisor) describe() admin.Status {
 	st := admin.Status{
 		Time: time.Now(), Version: s.opts.Version, PID: s.pid, Generation: s.gen.number,
 		Uptime: admin.Duration(s.now()), Operations: s.ops.address, RolledBackTo: s.current().origin, LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
-		Models: s.describeModels(),
+		Models: s.describeModels(), Memory: s.describeMemory(),
 	}
 	st.State = "serving"
 	switch {
@@ -219,6 +219,7 @@ func (s *Supervisor) describeSlot(sl *poolSlot, w *worker) admin.Slot {
 		d.Reason = w.reason.String()
 	}
 	d.InFlight = int(w.row.InFlight.Load())
+	d.Private, d.Shared = w.row.Private.Load(), w.row.Shared.Load()
 	rate := s.rates.of(w)
 	d.RequestsPerSecond, d.P50, d.P99 = rate.perSecond, admin.Duration(rate.p50), admin.Duration(rate.p99)
 	return d

@@ -203,6 +203,7 @@ func (w *worker) load() error {
 	}
 	onnx.Trim()
 	w.warnPlain(w.models.Every(), w.manifest.Models)
+	w.warnLost(w.models.Every(), w.manifest.Models)
 	return nil
 }
 

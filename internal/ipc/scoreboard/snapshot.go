@@ -137,6 +137,23 @@ func (b *Board) Gauges() Gauges {
 	return sum
 }
 
+// Memory is what the processes of a board have together, in bytes.
+type Memory struct {
+	PSS     int64 // of those that say it; the sum has every page once
+	Private int64 // of it, what each has of its own
+}
+
+// Memory is the sum over all rows.
+func (b *Board) Memory() (m Memory) {
+	for _, r := range b.rows {
+		if r.ever() {
+			m.PSS += r.PSS.Load()
+			m.Private += r.Private.Load()
+		}
+	}
+	return m
+}
+
 // ever tells whether anybody has held the row: most rows of a board are never touched,
 // and sums need not read them.
 func (r *Row) ever() bool { return r.claim.Load() != 0 }

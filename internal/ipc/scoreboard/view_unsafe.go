@@ -31,6 +31,8 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Lost)-6*lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Exits)-6*lineBytes-8]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.PSS)-7*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Private)-7*lineBytes-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Shared)-7*lineBytes-16]
 
 	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})-histogramBytes]
 	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})%lineBytes]

@@ -41,6 +41,7 @@ func Table(w io.Writer, st Status) error {
 		fmt.Fprintf(&b, "last %s %s: %s, took %s%s\n",
 			what, r.Time.Format(timeLayout), clean(r.Outcome), latency(r.Took), prefixed(": ", clean(r.Reason)))
 	}
+	memory(&b, st.Memory)
 	quarantined(&b, st.Models)
 	for _, p := range st.Pools {
 		fmt.Fprintf(&b, "\npool %s, %s", clean(p.Name), plural(p.Size, "worker"))
@@ -54,6 +55,9 @@ func Table(w io.Writer, st Status) error {
 		if err := slots(&b, p.Slots); err != nil {
 			return err
 		}
+	}
+	if err := weights(&b, st.Models); err != nil {
+		return err
 	}
 	if len(st.Events) > 0 {
 		fmt.Fprintf(&b, "\nrecent events\n")
@@ -87,7 +91,7 @@ func slots(w io.Writer, slots []Slot) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SLOT\tSTATE\tPID\tGEN\tAGE\tRESTARTS\tIN FLIGHT\tREQ/S\tP50\tP99\tPSS\tMODELS\tLAST EXIT")
+	fmt.Fprintln(t, "SLOT\tSTATE\tPID\tGEN\tAGE\tRESTARTS\tIN FLIGHT\tREQ/S\tP50\tP99\tPSS\tPRIVATE\tMODELS\tLAST EXIT")
 	for _, s := range slots {
 		state := clean(s.State)
 		if s.Reason != "" {
@@ -95,11 +99,11 @@ func slots(w io.Writer, slots []Slot) error {
 		}
 		row := []string{fmt.Sprint(s.Index), state}
 		if s.PID == 0 {
-			row = append(row, "-", "-", "-", fmt.Sprint(s.Restarts), "-", "-", "-", "-", "-", "-")
+			row = append(row, "-", "-", "-", fmt.Sprint(s.Restarts), "-", "-", "-", "-", "-", "-", "-")
 		} else {
 			row = append(row, fmt.Sprint(s.PID), fmt.Sprint(s.Generation), age(s.Age), fmt.Sprint(s.Restarts),
 				fmt.Sprint(s.InFlight), fmt.Sprintf("%.1f", s.RequestsPerSecond), orDash(s.P50 > 0, latency(s.P50)),
-				orDash(s.P99 > 0, latency(s.P99)), orDash(s.PSS > 0, size(s.PSS)), orDash(len(s.Models) > 0, clean(strings.Join(s.Models, " "))))
+				orDash(s.P99 > 0, latency(s.P99)), orDash(s.PSS > 0, size(s.PSS)), orDash(s.Private > 0, size(s.Private)), orDash(len(s.Models) > 0, clean(strings.Join(s.Models, " "))))
 		}
 		fmt.Fprintln(t, strings.Join(append(row, orDash(s.LastExit != "", clean(lastExit(s)))), "\t"))
 	}

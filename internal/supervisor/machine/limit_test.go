@@ -32,7 +32,7 @@ func TestTrees(t *testing.T) {
 				}
 			}
 			root := unpack(t, a)
-			r := Resources{Bounds: Bounds{Cores: 64, Memory: 256 << 30}, CoresBy: theMachine, MemoryBy: theMachine, Available: 250 << 30}
+			r := Resources{Bounds: Bounds{Cores: 64, Memory: 256 << 30}, CoresBy: TheMachine, MemoryBy: TheMachine, Available: 250 << 30}
 			l, err := readLimits(root)
 			r.narrow(l, nil)
 			got := []string{
@@ -94,9 +94,9 @@ func TestAffinityNarrows(t *testing.T) {
 		{"a file of other CPUs than the kernel's", "0-3", "8-9", 0, 2, "the CPU affinity"},
 		{"a quota below both", "0-3", "0-3", 2.5, 2.5, "quota"},
 		{"a quota above both", "", "5", 2.5, 1, "the CPU affinity"},
-		{"none", "", "", 0, 64, theMachine},
+		{"none", "", "", 0, 64, TheMachine},
 	} {
-		r := Resources{Bounds: Bounds{Cores: 64}, CoresBy: theMachine}
+		r := Resources{Bounds: Bounds{Cores: 64}, CoresBy: TheMachine}
 		l := limits{cores: c.quota, coresBy: "quota"}
 		if c.cpuset != "" {
 			l.cpus, l.cpusBy = cpus(c.cpuset), "set"

@@ -22,6 +22,18 @@ type Snapshot struct {
 	Reload     Reload
 	RolledBack bool    // to what an earlier generation had
 	Models     []Model // of the generation in charge, each name once
+	Memory     *Memory // nil: not known
+}
+
+// Memory is that of the tightest limit, a cgroup's or the machine's, in bytes, and what has been
+// counted there.
+type Memory struct {
+	Limit, Used, Mapped uint64
+	Level               int // 0: calm, 1: tight, 2: critical
+	Stalled             time.Duration
+	StallKnown          bool
+	MajorFaults         uint64
+	Kills               uint64
 }
 
 // Pool is a number of workers of one kind.
@@ -36,6 +48,10 @@ type Model struct {
 	Name, Version string
 	Quarantined   bool
 	Deaths        uint64 // of workers, in the middle of its requests, since it is served with its content
+	Weighed       bool   // workers have said what follows
+	Private       int64  // bytes that loading it takes of a worker's own
+	Shared        int64  // bytes of prepared weights that are present, once for all workers
+	Lost          bool   // they should be shared and are not
 }
 
 // Reload is how the last reload went; before the first one, how the service started.
@@ -66,7 +82,7 @@ var (
 	poolWorkers  = gauge("preforkd_pool_workers", "Workers that a pool shall have.", "pool")
 	workers      = gauge("preforkd_workers", "Worker processes by state; during a reload those of both generations.", "pool", "state")
 	restarts     = counter("preforkd_worker_restarts_total", "Workers started in place of one that ended, by why that one did. A reload's new workers are none.", "cause")
-	recycles     = counter("preforkd_worker_recycles_total", "Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), or asked for.", "reason")
+	recycles     = counter("preforkd_worker_recycles_total", "Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), pressure (memory was critical), or asked for.", "reason")
 	strangers    = counter("preforkd_notify_dropped_total", "Messages to the workers' notify socket that were dropped because their sender is no worker.")
 	exits        = counter("preforkd_worker_exits_total", "Worker processes that ended, however and why.")
 	reloadOK     = gauge("preforkd_last_reload_success", "1 if the last reload was committed, 0 if it failed. Before the first one, 1: the start.")
@@ -74,6 +90,16 @@ var (
 	rolledBack   = gauge("preforkd_rolled_back", "1 while the service runs what an earlier generation had, after a rollback, and not what its configuration says.")
 	quarantined  = gauge("preforkd_model_quarantined", "1 while the model's requests are refused because it ended too many workers.", "model", "version")
 	modelDeaths  = counter("preforkd_model_worker_deaths_total", "Workers that ended in the middle of the model's requests, and by its doing.", "model", "version")
+	modelMemory  = gauge("preforkd_model_memory_bytes", "What the model's weights take: private, in each worker (the most that one has), and shared, once for all.", "model", "version", "kind")
+	modelLost    = gauge("preforkd_model_sharing_lost", "1 while the model was prepared for workers to share its weights, and a worker has a copy of its own all the same.", "model", "version")
+	workerMemory = gauge("preforkd_workers_memory_bytes", "Resident memory of all our workers together: private, what each has of its own, and shared, their part of files and shared memory. The sum is their PSS.", "kind")
+	memoryLimit  = gauge("preforkd_memory_limit_bytes", "What this service may use: by the tightest cgroup, or what the machine has.")
+	memoryUsed   = gauge("preforkd_memory_used_bytes", "What is used within that limit, by whomever, but for files that could be read again.")
+	memoryMapped = gauge("preforkd_memory_mapped_bytes", "What is mapped of such files within that limit.")
+	memoryLevel  = gauge("preforkd_memory_level", "How short memory is: 0 calm, 1 tight (nothing is added), 2 critical (something gives memory back).")
+	memoryStall  = counter("preforkd_memory_stalled_seconds_total", "Time in which some process within the limit waited for memory (PSI).")
+	memoryFaults = counter("preforkd_memory_major_faults_total", "Pages that had to be read for processes within the limit.")
+	memoryKills  = counter("preforkd_memory_oom_kills_total", "Processes of the limiting cgroup that the kernel killed for want of memory.")
 	requests     = counter("preforkd_http_requests_total", "Requests that a worker answered, by class of the status.", "code")
 	inFlight     = gauge("preforkd_http_requests_in_flight", "Requests that workers are answering.")
 	lost         = counter("preforkd_http_requests_lost_total", "Requests that ended unanswered with their worker.")
@@ -93,6 +119,7 @@ var (
 
 	plain = []metric{
 		buildInfo, generation, poolWorkers, workers, restarts, recycles, strangers, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
+		modelMemory, modelLost, workerMemory, memoryLimit, memoryUsed, memoryMapped, memoryLevel, memoryStall, memoryFaults, memoryKills,
 		refusals, expiries, forsaken, concurrency, inUse, queueDepth, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
@@ -148,6 +175,22 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, m := range s.Models {
 		put(quarantined, truth(m.Quarantined), m.Name, m.Version)
 		put(modelDeaths, float64(m.Deaths), m.Name, m.Version)
+		if m.Weighed {
+			put(modelMemory, float64(m.Private), m.Name, m.Version, "private")
+			put(modelMemory, float64(m.Shared), m.Name, m.Version, "shared")
+			put(modelLost, truth(m.Lost), m.Name, m.Version)
+		}
+	}
+	if m := s.Memory; m != nil {
+		put(memoryLimit, float64(m.Limit))
+		put(memoryUsed, float64(m.Used))
+		put(memoryMapped, float64(m.Mapped))
+		put(memoryLevel, float64(m.Level))
+		if m.StallKnown {
+			put(memoryStall, m.Stalled.Seconds())
+		}
+		put(memoryFaults, float64(m.MajorFaults))
+		put(memoryKills, float64(m.Kills))
 	}
 	put(strangers, float64(s.Strangers))
 	put(reloadOK, truth(s.Reload.OK))
@@ -172,6 +215,9 @@ func (c *collector) fromBoard(put func(metric, float64, ...string)) {
 			put(requests, float64(n), fmt.Sprintf("%dxx", class+1))
 		}
 	}
+	memory := c.board.Memory()
+	put(workerMemory, float64(memory.Private), "private")
+	put(workerMemory, float64(max(memory.PSS-memory.Private, 0)), "shared")
 	put(inFlight, float64(now.InFlight))
 	put(lost, float64(sum.Lost))
 	for i, reason := range [...]string{"full", "slow", "late"} {
