@@ -126,6 +126,9 @@ func (r Report) verdict(b *strings.Builder) {
 		w.Procs, size(w.GoMemory), size(w.QueueBytes), w.Threads)
 	fmt.Fprintf(b, "  Each pod: %s and a memory limit of %s. A pod's death takes %s of the requests/s, a worker's %s.\n",
 		cpus(in.podCores(*r.Best)), size(in.limit(*r.Best)), percent(1/float64(r.Best.Pods)), percent(1/float64(r.Best.Pods*r.Best.Workers)))
+	if text := in.prepares(*r.Best); text != "" {
+		fmt.Fprintf(b, "  %s\n", text)
+	}
 	p := r.Pods
 	switch {
 	case p == nil:
@@ -139,6 +142,15 @@ func (r Report) verdict(b *strings.Builder) {
 		}
 		b.WriteString(".\n")
 	}
+}
+
+// prepares says that preparing takes more than the limit of a pod, or nothing.
+func (in Input) prepares(l Layout) string {
+	takes := in.preparing(l)
+	if takes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("A reload that prepares other weights in the pod takes %s, more than that limit: raise it, or have them prepared before (preforkd models prepare).", size(takes))
 }
 
 func (r Report) steps(b *strings.Builder) {
