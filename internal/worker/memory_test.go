@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"fmt"
 	"os"
+	"syscall"
 	"testing"
 )
 
@@ -40,15 +42,54 @@ func FuzzUsage(f *testing.F) {
 	})
 }
 
-// BenchmarkUsage is what one look costs.
+// BenchmarkUsage is what one look costs a worker of so many MiB, in pages of 4 KiB.
 func BenchmarkUsage(b *testing.B) {
-	touched := make([]byte, 256<<20)
-	for i := 0; i < len(touched); i += os.Getpagesize() {
-		touched[i] = 1
+	for _, size := range []int{32, 256, 1024} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			defer touched(b, size<<20)()
+			for b.Loop() {
+				if _, err := readUsage(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		_, _ = readUsage()
+}
+
+// BenchmarkResident is the same for the look at the mappings.
+func BenchmarkResident(b *testing.B) {
+	for _, size := range []int{32, 256, 1024} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			defer touched(b, size<<20)()
+			for b.Loop() {
+				smaps, err := os.Open("/proc/self/smaps")
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := resident(smaps); err != nil {
+					b.Fatal(err)
+				}
+				smaps.Close()
+			}
+		})
 	}
-	touched[0]++
+}
+
+// touched maps so many bytes and has all of them present, until the function that it returns is
+// called.
+func touched(b *testing.B, bytes int) (unmap func()) {
+	b.Helper()
+	mem, err := syscall.Mmap(-1, 0, bytes, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		b.Fatal(err)
+	}
+	_ = syscall.Madvise(mem, syscall.MADV_NOHUGEPAGE) // a kernel without large pages knows no such advice
+	for i := 0; i < bytes; i += os.Getpagesize() {
+		mem[i] = 1
+	}
+	return func() {
+		if err := syscall.Munmap(mem); err != nil {
+			b.Error(err)
+		}
+	}
 }
