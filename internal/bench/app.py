@@ -1,7 +1,7 @@
 """The experiments of preforkd lab under FastAPI: the same paths, the same answers.
 
 An `async def` endpoint runs on the event loop, a `def` endpoint in Starlette's pool of 40
-threads. LAB_SECONDS is how long each of them waits or computes.
+threads. LAB_SECONDS is how long each of them waits or computes, LAB_LONG the same of /lab/work-sync.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import time
 from fastapi import FastAPI, Response
 
 SECONDS = float(os.environ["LAB_SECONDS"])
+LONG = float(os.environ["LAB_LONG"])
 GAP = 0.001  # from which on between two looks at the clock the core was somebody else's
 
 app = FastAPI()
@@ -25,11 +26,11 @@ def spent(response, began, slices=()):
     return {"began_us": us(began), "ended_us": us(time.time()), "slices_us": [[us(a), us(b)] for a, b in slices]}
 
 
-def burn():
-    """Uses SECONDS of CPU time of this thread, and says when it had a core."""
+def burn(seconds):
+    """Uses so many seconds of CPU time of this thread, and says when it had a core."""
     begin, last = time.thread_time(), time.time()
     slices = [[last, last]]
-    while time.thread_time() - begin < SECONDS:
+    while time.thread_time() - begin < seconds:
         for _ in range(2000):
             pass
         now = time.time()
@@ -69,10 +70,16 @@ def call_sync(response: Response):
 @app.get("/lab/cpu-async")
 async def cpu_async(response: Response):
     began = time.time()
-    return spent(response, began, burn())
+    return spent(response, began, burn(SECONDS))
 
 
 @app.get("/lab/cpu-sync")
 def cpu_sync(response: Response):
     began = time.time()
-    return spent(response, began, burn())
+    return spent(response, began, burn(SECONDS))
+
+
+@app.get("/lab/work-sync")
+def work_sync(response: Response):
+    began = time.time()
+    return spent(response, began, burn(LONG))

@@ -3,14 +3,16 @@ package bench
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // experiment is a number of equal requests, here and beside.
 type experiment struct {
 	name, title, model string
 	tasks              int
-	tutorial           float64 // seconds
-	wrong              string  // why that cannot be
+	each               time.Duration // 0: as most
+	tutorial           float64       // seconds
+	wrong              string        // why that cannot be
 	here               trial
 	beside             *trial // nil: there is nothing like it
 	say                func(*Report, *Row) string
@@ -63,12 +65,12 @@ func experiments(n, cores int) []experiment {
 		name: "cpu-compute", title: "CPU declared compute", model: "compute, 1 permit", tasks: manyTasks,
 		here: waits(one, "/lab/cpu-compute", Sequential), beside: side(one, "/lab/cpu-sync", Interleaved), say: sayBounded,
 	}, experiment{
-		name: "one-core", title: "two CPU tasks in one worker on one core", model: "async, 1 core", tasks: 2,
-		here: waits(one, "/lab/cpu-async", Interleaved), beside: side(one, "/lab/cpu-sync", Interleaved),
+		name: "one-core", title: "two CPU tasks in one worker on one core", model: "async, 1 core", tasks: 2, each: long,
+		here: waits(one, "/lab/work-async", Interleaved), beside: side(one, "/lab/work-sync", Interleaved),
 		say: fixed("Concurrency without parallelism: one core has both by turns, and both are answered late."),
 	}, experiment{
-		name: "two-workers", title: "two CPU tasks on two workers", model: "compute, 2 processes", tasks: 2,
-		here: waits(shape{2, 1}, "/lab/cpu-compute", parallel2(cores)), beside: side(shape{2, 1}, "/lab/cpu-sync", parallel2(cores)),
+		name: "two-workers", title: "two CPU tasks on two workers", model: "compute, 2 processes", tasks: 2, each: long,
+		here: waits(shape{2, 1}, "/lab/work-compute", parallel2(cores)), beside: side(shape{2, 1}, "/lab/work-sync", parallel2(cores)),
 		say: fixed("Parallelism: two cores at the same instant" + onFew(cores < 2) + "."),
 	})
 	list = append(list, lockTable(n, one, many, wide, parallel, waits, side)...)
@@ -114,12 +116,12 @@ func tutorials(one shape, waits func(shape, string, Relation) trial, side func(s
 func lockTable(n int, one, many, wide shape, parallel Relation, waits func(shape, string, Relation) trial, side func(shape, string, Relation) *trial) []experiment {
 	processes := fmt.Sprintf("%d processes", n)
 	return []experiment{{
-		name: "lock-cpu-one", title: "CPU, one process", model: fmt.Sprintf("async, %d cores", n), tasks: n,
-		here: waits(wide, "/lab/cpu-async", parallel), beside: side(one, "/lab/cpu-sync", Interleaved),
+		name: "lock-cpu-one", title: "CPU, one process", model: fmt.Sprintf("async, %d cores", n), tasks: n, each: long,
+		here: waits(wide, "/lab/work-async", parallel), beside: side(one, "/lab/work-sync", Interleaved),
 		say: fixed("Go has no interpreter lock: threads of one process use all cores. The tutorial's table says no here, and for Python that is so."),
 	}, {
-		name: "lock-cpu-many", title: "CPU, " + processes, model: "compute, " + processes, tasks: n,
-		here: waits(many, "/lab/cpu-compute", parallel), beside: side(many, "/lab/cpu-sync", parallel),
+		name: "lock-cpu-many", title: "CPU, " + processes, model: "compute, " + processes, tasks: n, each: long,
+		here: waits(many, "/lab/work-compute", parallel), beside: side(many, "/lab/work-sync", parallel),
 		say: fixed("Processes are parallel everywhere. Here they are for isolation, accounting and replacement, not for speed."),
 	}, {
 		name: "lock-io-one", title: "I/O, one process", model: "sync, pool of 40", tasks: n,

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -15,6 +16,10 @@ import (
 
 // each is how long a request of the experiments waits, or uses a core: as in the tutorial.
 const each = 100 * time.Millisecond
+
+// long is how long a task has of a core where it is about who has it when: some hundred turns of
+// the kernel's.
+const long = 3 * each
 
 // LabOptions say what to measure.
 type LabOptions struct {
@@ -55,16 +60,18 @@ type Row struct {
 
 // Outcome is how an experiment went.
 type Outcome struct {
-	Seconds   float64 `json:"seconds"`       // to the last answer
-	First     float64 `json:"first_seconds"` // to the first
-	Mean      float64 `json:"mean_seconds"`  // of an answer
-	Alone     float64 `json:"alone_seconds"` // of one request, alone, before
-	Health    float64 `json:"health_seconds"`
+	Seconds   float64 `json:"seconds"`        // to the last answer
+	First     float64 `json:"first_seconds"`  // to the first
+	Mean      float64 `json:"mean_seconds"`   // of an answer
+	Alone     float64 `json:"alone_seconds"`  // of one request, alone, before
+	Health    float64 `json:"health_seconds"` // longest answer of /healthz meanwhile
 	Relation  string  `json:"relation"`
 	Wanted    string  `json:"expected"`
 	OK        bool    `json:"as_expected"`
-	Processes int     `json:"processes"` // that answered
-	Bars      []Bar   `json:"bars"`      // of the answers, by when they began to be worked on
+	Attempts  int     `json:"attempts"`                // until it was, or no more
+	Processes int     `json:"processes"`               // that answered
+	Cores     float64 `json:"cores_at_once,omitempty"` // that the tasks had, while any had one, on average
+	Bars      []Bar   `json:"bars"`                    // of the answers, by when they began to be worked on
 }
 
 // Bar is one answer, in seconds since the first request was sent.
@@ -186,7 +193,7 @@ const attempts = 3
 // measure makes one experiment, here and beside.
 func (l *lab) measure(ctx context.Context, e *experiment) (Row, error) {
 	row := Row{
-		Name: e.name, Title: e.title, Model: e.model, Tasks: e.tasks, Each: each.Seconds(),
+		Name: e.name, Title: e.title, Model: e.model, Tasks: e.tasks, Each: cmp.Or(e.each, each).Seconds(),
 		Tutorial: e.tutorial, Wrong: e.wrong, Expected: e.here.want.String(),
 	}
 	if e.here.body != "" {
@@ -211,12 +218,15 @@ func (l *lab) attempt(ctx context.Context, which int, e *experiment, t *trial) (
 	if err != nil {
 		return nil, err
 	}
-	for range attempts {
-		if out, err = try(ctx, v, e.tasks, t); err != nil || out.OK {
+	for n := range attempts {
+		if out, err = try(ctx, v, e.tasks, t); err != nil {
+			return nil, err
+		}
+		if out.Attempts = n + 1; out.OK {
 			break
 		}
 	}
-	return out, err
+	return out, nil
 }
 
 // request is t's request.

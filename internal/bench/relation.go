@@ -1,10 +1,11 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
-	"time"
 )
 
 // Relation is how the time of several requests goes together with that of one.
@@ -36,27 +37,63 @@ func (e expectation) String() string {
 	return fmt.Sprintf("%d waves", e.waves)
 }
 
-// judged is what relation n requests stood in, of which each alone takes one: the first was
-// answered after first, the last after last. Of the relations that there could be, that one
-// counts whose time is nearest, by its logarithm.
-func (e expectation) judged(one, first, last time.Duration, n int) expectation {
-	type candidate struct {
-		expectation
-		times float64
+// judged is what relation the requests of bars stood in, of which each alone takes one, and the
+// last was answered after last.
+//
+// Waits are judged by the time that they took together: of the relations that there could be,
+// that one counts whose time is nearest, by its logarithm. Work is judged by who had a core when,
+// which does not change with what else the machine does.
+func (e expectation) judged(one, last float64, bars []Bar) expectation {
+	if onCore(bars) {
+		switch {
+		case atOnce(bars, Bar.cores) > twoCores:
+			return expectation{Relation: Parallel}
+		case atOnce(bars, Bar.work) < math.Sqrt2: // one at once, or two
+			return expectation{Relation: Sequential}
+		}
+		return expectation{Relation: Interleaved}
 	}
-	at := []candidate{{expectation{Relation: Concurrent}, 1}, {expectation{Relation: Sequential}, float64(n)}}
-	if e.Relation == Parallel {
-		at[0].Relation = Parallel
-	}
+	candidates := map[float64]expectation{1: {Relation: Concurrent}, float64(len(bars)): {Relation: Sequential}}
 	if e.Relation == Waves {
-		at = append(at, candidate{e, float64(e.waves)})
+		candidates[float64(e.waves)] = e
 	}
-	ratio := math.Log(float64(last) / float64(one))
-	best := slices.MinFunc(at, func(a, b candidate) int {
-		return int(math.Copysign(1, math.Abs(ratio-math.Log(a.times))-math.Abs(ratio-math.Log(b.times))))
-	}).expectation
-	if best.Relation == Sequential && 2*first > one+last { // nearer to the last than to one alone
-		best.Relation = Interleaved
-	}
-	return best
+	ratio := math.Log(last / one)
+	nearest := slices.MinFunc(slices.Sorted(maps.Keys(candidates)), func(a, b float64) int {
+		return cmp.Compare(math.Abs(ratio-math.Log(a)), math.Abs(ratio-math.Log(b)))
+	})
+	return candidates[nearest]
 }
+
+// twoCores is from how many tasks on a core at once on, on average, there must have been two
+// cores: on one there is never more than one.
+const twoCores = 1.1
+
+// onCore tells whether the server has said when each task had a core.
+func onCore(bars []Bar) bool {
+	return !slices.ContainsFunc(bars, func(b Bar) bool { return len(b.Core) == 0 })
+}
+
+// atOnce is how many tasks were in the times of spans at once, while any was, on average.
+func atOnce(bars []Bar, spans func(Bar) [][2]float64) float64 {
+	var all [][2]float64
+	sum := 0.0
+	for _, b := range bars {
+		for _, s := range spans(b) {
+			all, sum = append(all, s), sum+s[1]-s[0]
+		}
+	}
+	slices.SortFunc(all, func(a, b [2]float64) int { return cmp.Compare(a[0], b[0]) })
+	union, end := 0.0, 0.0
+	for _, s := range all {
+		union += max(s[1]-max(s[0], end), 0)
+		end = max(end, s[1])
+	}
+	if union == 0 {
+		return 0
+	}
+	return sum / union
+}
+
+// cores and work are when a task was on a core, and when it was begun and not ended.
+func (b Bar) cores() [][2]float64 { return b.Core }
+func (b Bar) work() [][2]float64  { return [][2]float64{{b.Began, b.Ended}} }

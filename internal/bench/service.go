@@ -134,7 +134,9 @@ routes:
   /lab/call-sync: {layer: sync, block: %[6]s}
   /lab/cpu-async: {layer: async, burn: %[6]s}
   /lab/cpu-compute: {layer: compute, burn: %[6]s}
-`, user, "unix:"+filepath.Join(dir, "http"), s.workers, filepath.Join(dir, "models"), filepath.Join(dir, "cache"), each)
+  /lab/work-async: {layer: async, burn: %[7]s}
+  /lab/work-compute: {layer: compute, burn: %[7]s}
+`, user, "unix:"+filepath.Join(dir, "http"), s.workers, filepath.Join(dir, "models"), filepath.Join(dir, "cache"), each, long)
 }
 
 // heavy is the model of the experiments: some tenths of a second on a core of today.
@@ -220,7 +222,7 @@ func (f fastAPI) start(ctx context.Context, dir string, s shape) (*service, erro
 	socket := filepath.Join(dir, "http")
 	cmd := exec.Command(f.python, "-m", "uvicorn", "lab:app", "--uds", socket, "--no-access-log", "--log-level", "warning", "--workers", strconv.Itoa(s.workers))
 	cmd.Dir = dir
-	cmd.Env = environment(f.env, fmt.Sprintf("LAB_SECONDS=%g", each.Seconds()), "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = environment(f.env, fmt.Sprintf("LAB_SECONDS=%g", each.Seconds()), fmt.Sprintf("LAB_LONG=%g", long.Seconds()), "PYTHONDONTWRITEBYTECODE=1")
 	v, err := launch(cmd, dir, socket, nil)
 	if err != nil {
 		return nil, err

@@ -32,6 +32,7 @@ func (r *Report) Text(w io.Writer) error {
 		r.Rows[i].explain(&b, i+1)
 	}
 	fmt.Fprintln(&b, "\ntimelines: . in line, - waits, # on a core; one line a request, to the last answer")
+	fmt.Fprintln(&b, "waits are judged by their time together, work by who had a core when: other programs need cores, too")
 	_, err := w.Write(b.Bytes())
 	return err
 }
@@ -65,6 +66,9 @@ func (row *Row) tasks() string {
 // verdict says whether the relation is the expected one.
 func (o *Outcome) verdict() string {
 	relation, _, _ := strings.Cut(o.Relation, ":")
+	if o.OK && o.Attempts > 1 {
+		return fmt.Sprintf("yes: %s (attempt %d)", relation, o.Attempts)
+	}
 	if o.OK {
 		return "yes: " + relation
 	}

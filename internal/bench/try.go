@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -69,23 +70,19 @@ func outcome(answers []answer, alone time.Duration, want expectation) *Outcome {
 		sum += answers[i].Done.Sub(answers[i].Sent)
 	}
 	first, last := answers[0].Done.Sub(start), answers[len(answers)-1].Done.Sub(start)
-	got := want.judged(alone, first, last, len(answers))
 	out := &Outcome{
 		Seconds: last.Seconds(), First: first.Seconds(), Mean: (sum / time.Duration(len(answers))).Seconds(), Alone: alone.Seconds(),
-		Relation: got.String(), Wanted: want.String(), OK: got == want, Processes: len(processes),
+		Wanted: want.String(), Processes: len(processes),
 	}
 	for i := range answers {
 		out.Bars = append(out.Bars, answers[i].bar(start))
 	}
-	slices.SortStableFunc(out.Bars, func(a, b Bar) int {
-		switch {
-		case a.Began < b.Began:
-			return -1
-		case a.Began > b.Began:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(out.Bars, func(a, b Bar) int { return cmp.Compare(a.Began, b.Began) })
+	got := want.judged(out.Alone, out.Seconds, out.Bars)
+	out.Relation, out.OK = got.String(), got == want
+	if onCore(out.Bars) {
+		out.Cores = atOnce(out.Bars, Bar.cores)
+	}
 	return out
 }
 
