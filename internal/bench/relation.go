@@ -65,8 +65,9 @@ func (e expectation) judged(one, last float64, bars []Bar) expectation {
 }
 
 // twoCores is from how many tasks on a core at once on, on average, there must have been two
-// cores: on one there is never more than one.
-const twoCores = 1.1
+// cores: on one there is never more than one, but for the moments between two looks. Where other
+// programs take both cores most of the time it is little more.
+const twoCores = 1.05
 
 // onCore tells whether the server has said when each task had a core.
 func onCore(bars []Bar) bool {

@@ -207,7 +207,7 @@ func findFastAPI(ctx context.Context, python string, env []string) (f fastAPI, v
 		}
 	}
 	return f, "", &ipc.Failure{
-		Exit: ipc.ExitUnavailable, What: "--beside fastapi: " + strings.Join(candidates, " and ") + " have no fastapi and uvicorn",
+		Exit: ipc.ExitUnavailable, What: "--beside fastapi: no fastapi and uvicorn in " + strings.Join(candidates, " or "),
 		Try: "pip install fastapi uvicorn, or apt-get install python3-fastapi python3-uvicorn, or --python PATH",
 	}
 }
