@@ -117,6 +117,9 @@ func Lab(ctx context.Context, o LabOptions) (*Report, error) {
 	}
 	for i := range r.Rows {
 		r.Rows[i].Sentence = list[i].say(r, &r.Rows[i])
+		if here := &r.Rows[i].Here; !here.OK {
+			r.Rows[i].Sentence = fmt.Sprintf("Not this time: it was %s in %d attempts. What was to be shown: %s", here.Relation, here.Attempts, r.Rows[i].Sentence)
+		}
 	}
 	return r, nil
 }
