@@ -59,6 +59,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			restartCommand(out),
 			modelsCommand(out),
 			planCommand(out),
+			labCommand(),
 			statusCommand(out),
 			healthCommand(out),
 			stopCommand(),
@@ -230,6 +231,9 @@ func check(c *cli.Context, out io.Writer) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, line := range loaded.Routes() {
+		fmt.Fprintln(out, line)
 	}
 	what := loaded.File
 	if what == "" {

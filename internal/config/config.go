@@ -23,13 +23,18 @@ type Config struct {
 	// Concurrency is how many requests a worker reads and runs at once, Queue what waits.
 	Concurrency Concurrency `yaml:"concurrency"`
 	Queue       Queue       `yaml:"queue"`
-	HTTP        HTTP        `yaml:"http"`
-	Auth        Auth        `yaml:"auth"`
-	Inference   Inference   `yaml:"inference"`
-	Cache       Cache       `yaml:"cache"`
-	Reload      Reload      `yaml:"reload"`
-	Recycle     Recycle     `yaml:"recycle"`
-	Memory      Memory      `yaml:"memory"`
+	// Layers bound the requests of Routes, which are further paths that workers answer, by path.
+	Layers Layers           `yaml:"layers"`
+	Routes map[string]Route `yaml:"routes"`
+	// Lab allows routes that only spend time.
+	Lab       bool      `yaml:"lab" default:"false"`
+	HTTP      HTTP      `yaml:"http"`
+	Auth      Auth      `yaml:"auth"`
+	Inference Inference `yaml:"inference"`
+	Cache     Cache     `yaml:"cache"`
+	Reload    Reload    `yaml:"reload"`
+	Recycle   Recycle   `yaml:"recycle"`
+	Memory    Memory    `yaml:"memory"`
 	// Pools are the pools beside main, by name; see ForPool.
 	Pools map[string]Pool `yaml:"pools"`
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.

@@ -34,7 +34,8 @@ func TestDefaults(t *testing.T) {
 			MaxBody: 16 << 20, KeepaliveTimeout: 75 * time.Second,
 			HeaderTimeout: 10 * time.Second, MaxConnections: 10000,
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Layers: Layers{AsyncLayer{1000}, SyncLayer{40, 1000}},
+		Log:    Log{Level: "info", Format: "text"},
 	}
 	if got := Default(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -112,6 +113,9 @@ func TestJSONRoundTrip(t *testing.T) {
 			Limits{"1024", "0", "64GiB", "unlimited", "8MiB", "8388608"},
 		},
 		Pools:     map[string]Pool{"web": {Workers: 2, Timeouts: Timeouts{4, 3, 2, 1}}},
+		Layers:    Layers{AsyncLayer{1}, SyncLayer{2, 3}},
+		Routes:    map[string]Route{"/x": {LayerAsync, "docs", 1, 2, 3}},
+		Lab:       true,
 		Timeouts:  Timeouts{1, 2, 3, 4},
 		Drain:     Drain{15},
 		HTTP:      HTTP{1 << 30, 5, 6, 7, true, []Proxy{"10.0.0.0/8", ProxyUnix}},

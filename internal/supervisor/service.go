@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/machine"
 	"preforkd/internal/supervisor/slot"
@@ -161,6 +162,9 @@ func (s *Supervisor) describe() admin.Status {
 		st.Listen = append(st.Listen, address)
 	}
 	st.Pools = s.describePools()
+	for i, l := range s.shared.board.LayerStates() {
+		st.Layers = append(st.Layers, admin.Layer{Name: scoreboard.LayerNames[i], Running: l.Running, Waiting: l.Waiting, Refused: l.Refused})
+	}
 	return st
 }
 

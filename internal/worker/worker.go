@@ -258,6 +258,9 @@ func (w *worker) handle(version string) {
 		Proxies:        w.proxies(),
 		Unloaded:       func() []ipc.UnloadedModel { return w.set.Load().Unloaded },
 		ControlSetting: w.cfg.Models.Control,
+		Routes:         w.routes(),
+		Layers:         w.layers(),
+		Misplaced:      w.misplaced,
 	}
 	if w.cfg.Models.Control == config.ControlExplicit {
 		o.Control = w.order

@@ -18,6 +18,7 @@ const rowBytes = 512
 type Row struct {
 	*Fields
 	Latency *Histogram // of requests, from the first byte read to the last one written
+	Layers  *Layers    // on a board of an earlier version this process's own
 	index   int
 }
 
@@ -271,6 +272,7 @@ func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
 	r.PSS.Set(0)
 	r.Private.Set(0)
 	r.Shared.Set(0)
+	r.Layers.settle()
 	r.Ticked.Clear()
 	r.BusySince.Clear()
 	r.Leave()

@@ -31,6 +31,7 @@ type Counts struct {
 	Forsaken       [2]uint64
 	Lost           uint64
 	Exits          uint64
+	LayerRefused   [knownLayers]uint64 // by layer; of a row's Layers
 }
 
 // Snapshot reads the row. It is false for a row that nobody ever held, and for one
@@ -60,7 +61,7 @@ func (r *Row) Snapshot() (Snapshot, bool) {
 	return Snapshot{}, false
 }
 
-// Counts reads the counters, also those of a free row.
+// Counts reads the counters but those of the layers, also those of a free row.
 func (f *Fields) Counts() Counts {
 	c := Counts{
 		Requests:       f.Requests.Load(),
@@ -86,6 +87,13 @@ func load(to []uint64, from []Counter) {
 	}
 }
 
+// Counts reads the counters, also those of a free row.
+func (r *Row) Counts() Counts {
+	c := r.Fields.Counts()
+	c.LayerRefused = r.Layers.refused()
+	return c
+}
+
 // Add adds other to c.
 func (c *Counts) Add(other Counts) {
 	c.Requests += other.Requests
@@ -101,6 +109,7 @@ func (c *Counts) Add(other Counts) {
 	c.EngineNs += other.EngineNs
 	c.Lost += other.Lost
 	c.Exits += other.Exits
+	add(c.LayerRefused[:], other.LayerRefused[:])
 }
 
 func add(to, more []uint64) {
@@ -180,6 +189,9 @@ func (b *Board) Carry(s Sums) error {
 		return err
 	}
 	r.add(s.Counts)
+	for i, n := range s.Counts.LayerRefused {
+		r.Layers[i].Refused.Add(n)
+	}
 	if s.Latencies != nil {
 		r.Latency.add(s.Latencies)
 	}

@@ -55,6 +55,10 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(tally{}.count)-8]
 	_ = [1]struct{}{}[unsafe.Offsetof(tally{}.name)-16]
 
+	_ = [1]struct{}{}[unsafe.Sizeof(Layers{})-layersBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(LayerFields{}.Waiting)-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(LayerFields{}.Refused)-16]
+
 	_ = [1]struct{}{}[unsafe.Sizeof(Stamp{})-unsafe.Sizeof(atomic.Uint64{})]
 )
 
@@ -79,6 +83,10 @@ func modelAt(mem []byte, offset uint64) *modelFields {
 
 func tallyAt(mem []byte, offset uint64) *tally {
 	return (*tally)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+tallyBytes])))
+}
+
+func layersAt(mem []byte, offset uint64) *Layers {
+	return (*Layers)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+layersBytes])))
 }
 
 func stampOf(word *atomic.Uint64) *Stamp { return (*Stamp)(unsafe.Pointer(word)) }

@@ -41,6 +41,7 @@ type Status struct {
 	Listen     []string  `json:"listen"`               // as "127.0.0.1:8000" and "unix:/run/preforkd/http.sock"
 	Operations string    `json:"operations,omitempty"` // address of /metrics; empty: none
 	Pools      []Pool    `json:"pools"`
+	Layers     []Layer   `json:"layers"`           // of all workers together
 	Models     []Model   `json:"models"`           // of the generation in charge
 	Memory     *Memory   `json:"memory,omitempty"` // nil: not known
 	// RolledBackTo is the generation whose manifest runs again since a rollback; 0: what runs
@@ -58,6 +59,14 @@ type Pool struct {
 	// Notice is what an operator should know of the pool; empty: nothing.
 	Notice string `json:"notice,omitempty"`
 	Slots  []Slot `json:"slots"`
+}
+
+// Layer is what workers have on one layer of routes; inference is on compute.
+type Layer struct {
+	Name    string `json:"name"`
+	Running int64  `json:"running"` // requests
+	Waiting int64  `json:"waiting"` // for a place
+	Refused uint64 `json:"refused"` // ever
 }
 
 // Slot is a worker's place in its pool. During a reload a place may be listed twice,

@@ -42,6 +42,7 @@ func Table(w io.Writer, st Status) error {
 			what, r.Time.Format(timeLayout), clean(r.Outcome), latency(r.Took), prefixed(": ", clean(r.Reason)))
 	}
 	memory(&b, st.Memory)
+	layers(&b, st.Layers)
 	quarantined(&b, st.Models)
 	for _, p := range st.Pools {
 		fmt.Fprintf(&b, "\npool %s, %s", clean(p.Name), plural(p.Size, "worker"))
@@ -67,6 +68,21 @@ func Table(w io.Writer, st Status) error {
 	}
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// layers prints what workers have on each layer, where that is anything.
+func layers(w io.Writer, list []Layer) {
+	sep := "layers: "
+	for _, l := range list {
+		if l.Running == 0 && l.Waiting == 0 && l.Refused == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "%s%s %d running, %d waiting, %d refused", sep, clean(l.Name), l.Running, l.Waiting, l.Refused)
+		sep = "; "
+	}
+	if sep == "; " {
+		fmt.Fprintln(w)
+	}
 }
 
 // Lines prints events for people, one a line.

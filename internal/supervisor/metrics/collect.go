@@ -109,6 +109,8 @@ var (
 	concurrency  = gauge("preforkd_concurrency_limit", "Requests that all workers together may read and run at once.")
 	inUse        = gauge("preforkd_concurrency_in_use", "Requests that they read and run.")
 	queueDepth   = gauge("preforkd_queue_depth", "Requests that wait to be run.")
+	layerNow     = gauge("preforkd_layer_requests", "Requests by layer (async, sync, compute) that are running, or waiting for a place. Inference is on compute.", "layer", "state")
+	layerRefused = counter("preforkd_layer_requests_refused_total", "Requests refused because their layer had as many as it may, or would have kept them for too long.", "layer")
 	connections  = gauge("preforkd_connections", "Clients' connections that workers hold: between two requests (idle) or not (active).", "state")
 	handedOver   = counter("preforkd_connections_handed_over_total", "Connections that a worker gave to another.")
 	adopted      = counter("preforkd_connections_adopted_total", "Connections that a worker took from another.")
@@ -120,7 +122,7 @@ var (
 	plain = []metric{
 		buildInfo, generation, poolWorkers, workers, restarts, recycles, strangers, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
 		modelMemory, modelLost, workerMemory, memoryLimit, memoryUsed, memoryMapped, memoryLevel, memoryStall, memoryFaults, memoryKills,
-		refusals, expiries, forsaken, concurrency, inUse, queueDepth, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
+		refusals, expiries, forsaken, concurrency, inUse, queueDepth, layerNow, layerRefused, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
 
@@ -230,6 +232,11 @@ func (c *collector) fromBoard(put func(metric, float64, ...string)) {
 	put(concurrency, float64(now.Limit))
 	put(inUse, float64(now.InUse))
 	put(queueDepth, float64(now.Waiting))
+	for i, l := range c.board.LayerStates() {
+		put(layerNow, float64(l.Running), scoreboard.LayerNames[i], "running")
+		put(layerNow, float64(l.Waiting), scoreboard.LayerNames[i], "waiting")
+		put(layerRefused, float64(l.Refused), scoreboard.LayerNames[i])
+	}
 	put(exits, float64(sum.Exits))
 	put(connections, float64(now.Idle), "idle")
 	put(connections, float64(max(now.Connections-now.Idle, 0)), "active")
