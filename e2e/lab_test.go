@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,10 +46,32 @@ func measuredBy(t *testing.T, args ...string) bench.Report {
 // them.
 const again = 5
 
+// shown measures all experiments, and those once more that did not show what they shall.
+func shown(t *testing.T) bench.Report {
+	t.Helper()
+	r := measuredBy(t)
+	for range again {
+		var args []string
+		for _, row := range r.Rows {
+			if !row.Here.OK {
+				args = append(args, "--only", row.Name)
+			}
+		}
+		if args == nil {
+			break
+		}
+		for _, row := range measuredBy(t, args...).Rows {
+			i := slices.IndexFunc(r.Rows, func(old bench.Row) bool { return old.Name == row.Name })
+			r.Rows[i] = row
+		}
+	}
+	return r
+}
+
 // TestLab: each experiment shows the relation that it shall. Seconds are compared only with what
 // cannot be otherwise on any machine.
 func TestLab(t *testing.T) {
-	r := measuredBy(t)
+	r := shown(t)
 	want := map[string]string{
 		"call-async": "concurrent", "wait-async": "concurrent", "call-sync": "concurrent", "wait-sync": "concurrent", "wait-compute": "sequential",
 		"waves": "3 waves", "cpu-async": "interleaved", "cpu-compute": "sequential", "one-core": "interleaved", "two-workers": "parallel",
@@ -61,12 +84,6 @@ func TestLab(t *testing.T) {
 		expected := want[row.Name]
 		if expected == "parallel" && r.Cores < 2 {
 			expected = "interleaved"
-		}
-		for range again {
-			if row.Here.OK {
-				break
-			}
-			row = measuredBy(t, "--only", row.Name).Rows[0]
 		}
 		if !row.Here.OK || !strings.HasPrefix(row.Expected, expected) || row.Sentence == "" || len(row.Here.Bars) != row.Tasks {
 			t.Errorf("%s: expected %q, is %q, want %q", row.Name, row.Expected, row.Here.Relation, expected)
