@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -36,7 +35,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	app := &cli.App{
-		Name: "preforkd-bench", HelpName: "preforkd", Usage: "experiments with preforkd", Version: programVersion(), HideVersion: true, HideHelpCommand: true,
+		Name: "preforkd-bench", HelpName: "preforkd", Usage: "experiments with preforkd", Version: ipc.ProgramVersion(version), HideVersion: true, HideHelpCommand: true,
 		Writer: out, ErrWriter: errOut, ExitErrHandler: func(*cli.Context, error) {}, OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
@@ -53,16 +52,6 @@ func usageError(_ *cli.Context, err error, _ bool) error { return usage(err.Erro
 
 func usage(what string) error {
 	return &ipc.Failure{Exit: ipc.ExitUsage, What: what, Try: "preforkd lab --help"}
-}
-
-func programVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "dev"
 }
 
 func labCommand(out, errOut io.Writer) *cli.Command {
@@ -84,7 +73,7 @@ func labCommand(out, errOut io.Writer) *cli.Command {
 				return err
 			}
 			o := bench.LabOptions{
-				Preforkd: path, Version: programVersion(), Beside: c.String("beside"), Python: c.String("python"), Only: c.StringSlice("only"),
+				Preforkd: path, Version: ipc.ProgramVersion(version), Beside: c.String("beside"), Python: c.String("python"), Only: c.StringSlice("only"),
 				Env: os.Environ(), Progress: func(text string) { fmt.Fprintln(errOut, text) },
 			}
 			r, err := bench.Lab(c.Context, o)
