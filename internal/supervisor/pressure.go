@@ -55,14 +55,8 @@ func (s *Supervisor) feel() {
 func (s *Supervisor) onStrain(e strainEvent) {
 	p := &s.pressure
 	p.under = false
-	said := ""
-	if e.err != nil {
-		said = e.err.Error()
-	}
-	if said != p.said && said != "" {
-		s.log.Warn("memory not fully known", "err", said)
-	}
-	p.said, p.found = said, e.found
+	s.warnAnew(&p.said, "memory not fully known", e.err)
+	p.found = e.found
 	before := p.watch.State().Level
 	changed := p.watch.Take(s.now(), guard.Sample{
 		Limit: e.found.Limit, Used: e.found.Used, Mapped: e.found.Mapped,
