@@ -15,8 +15,23 @@ import (
 // testdata/cgroup has them. The comment of each says what it is and, in lines "want: ", what
 // becomes of a machine of 64 CPUs and 256 GiB there, and each error.
 func TestTrees(t *testing.T) {
-	files, err := filepath.Glob("testdata/cgroup/*.txtar")
-	if err != nil || len(files) < 15 {
+	eachTree(t, "testdata/cgroup/*.txtar", 15, func(root string) ([]string, error) {
+		r := Resources{Bounds: Bounds{Cores: 64, Memory: 256 << 30}, CoresBy: TheMachine, MemoryBy: TheMachine, Available: 250 << 30}
+		l, err := readLimits(root)
+		r.narrow(l, nil)
+		return []string{
+			fmt.Sprintf("%v cores by %s", r.Cores, r.CoresBy),
+			fmt.Sprintf("%d MiB by %s, %d available, limited %v", r.Memory>>20, r.MemoryBy, r.Available>>20, r.Limited),
+		}, err
+	})
+}
+
+// eachTree has read read the trees of files that pattern names, at least so many, and compares
+// what it says and each error with the lines "want: " of their comments.
+func eachTree(t *testing.T, pattern string, least int, read func(root string) ([]string, error)) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) < least {
 		t.Fatalf("%d trees, %v", len(files), err)
 	}
 	for _, file := range files {
@@ -32,13 +47,7 @@ func TestTrees(t *testing.T) {
 				}
 			}
 			root := unpack(t, a)
-			r := Resources{Bounds: Bounds{Cores: 64, Memory: 256 << 30}, CoresBy: TheMachine, MemoryBy: TheMachine, Available: 250 << 30}
-			l, err := readLimits(root)
-			r.narrow(l, nil)
-			got := []string{
-				fmt.Sprintf("%v cores by %s", r.Cores, r.CoresBy),
-				fmt.Sprintf("%d MiB by %s, %d available, limited %v", r.Memory>>20, r.MemoryBy, r.Available>>20, r.Limited),
-			}
+			got, err := read(root)
 			if err != nil {
 				for line := range strings.Lines(strings.ReplaceAll(err.Error(), root, "")) {
 					got = append(got, "error: "+strings.TrimSpace(line))

@@ -2,45 +2,16 @@ package machine
 
 import (
 	"fmt"
-	"path/filepath"
-	"strings"
 	"testing"
-
-	"github.com/rogpeppe/go-internal/txtar"
 )
 
 // TestStrains reads whole trees of files, as TestTrees does; testdata/strain has them.
 func TestStrains(t *testing.T) {
-	files, err := filepath.Glob("testdata/strain/*.txtar")
-	if err != nil || len(files) < 9 {
-		t.Fatalf("%d trees, %v", len(files), err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			a, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var want []string
-			for line := range strings.Lines(string(a.Comment)) {
-				if w, ok := strings.CutPrefix(line, "want: "); ok {
-					want = append(want, strings.TrimSpace(w))
-				}
-			}
-			root := unpack(t, a)
-			s, err := readStrain(root)
-			got := []string{fmt.Sprintf("limit %d MiB by %s: used %d, mapped %d MiB; stalled %v %v, %d major faults, %d kills",
-				s.Limit>>20, s.By, s.Used>>20, s.Mapped>>20, s.Stalled, s.StallKnown, s.MajorFaults, s.Kills)}
-			if err != nil {
-				for line := range strings.Lines(strings.ReplaceAll(err.Error(), root, "")) {
-					got = append(got, "error: "+strings.TrimSpace(line))
-				}
-			}
-			if strings.Join(got, "\n") != strings.Join(want, "\n") {
-				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-			}
-		})
-	}
+	eachTree(t, "testdata/strain/*.txtar", 9, func(root string) ([]string, error) {
+		s, err := readStrain(root)
+		return []string{fmt.Sprintf("limit %d MiB by %s: used %d, mapped %d MiB; stalled %v %v, %d major faults, %d kills",
+			s.Limit>>20, s.By, s.Used>>20, s.Mapped>>20, s.Stalled, s.StallKnown, s.MajorFaults, s.Kills)}, err
+	})
 }
 
 // TestStrainHere: of the machine that runs this there is something to be known.
