@@ -34,10 +34,9 @@ type Lab struct {
 // route is a Route, and what is known of it.
 type route struct {
 	Route
-	average
 	class  class
 	called atomic.Bool // by its name, as being on the wrong layer
-	model  batch.Model // of those on Compute: where its runs are counted
+	model  batch.Model // how long it takes; on Compute its runs
 }
 
 // work is one request to a route.
@@ -112,7 +111,9 @@ func (a *API) custom(ctx *fasthttp.RequestCtx, t target) error {
 	if err != nil {
 		return err
 	}
-	w.route.learn(w.trace.Took())
+	if w.route.Layer != Compute { // whose runners have learned it
+		w.route.model.Learn(w.trace.Took(), 1)
+	}
 	if why := misplaced(w.route.Layer, &w.trace); why != "" && w.route.called.CompareAndSwap(false, true) {
 		a.Misplaced(w.route.Path, "route "+w.route.Path+" "+why)
 	}

@@ -3,7 +3,6 @@ package api
 import (
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"preforkd/internal/worker/admission"
@@ -61,11 +60,10 @@ func newPlaces(o *LayerOptions, permits *admission.Permits) (places [Layers]*adm
 
 // enter takes a place on r's layer for w, which waits for it where the layer has a line.
 func (a *API) enter(w *work) error {
-	l, claim := w.route.Layer, admission.Claim{Cost: w.route.expect(), Who: w.ctx.Conn()}
-	wait := time.Duration(w.limit.end(w.start) - now())
+	l, claim := w.route.Layer, admission.Claim{Cost: w.route.model.Expect(), Who: w.ctx.Conn()}
 	waits := l == Compute || l == Sync && a.Layers.Waiting > 0
 	if waits && w.limit.Duration > 0 { // without a limit of time nobody waits
-		claim.Wait = wait
+		claim.Wait = time.Duration(w.limit.end(w.start) - now())
 	}
 	place, err := a.places[l].Acquire(claim)
 	switch {
@@ -77,7 +75,7 @@ func (a *API) enter(w *work) error {
 	case errors.Is(err, admission.ErrTimeout):
 		return describe(admission.ErrTimeout, "route %s could not start within %s (%s), all places of the %s layer are taken", w.route.Path, w.limit.Duration, w.limit.of, l)
 	}
-	return a.refusedOn(l, w.route.expect(), &w.limit, err)
+	return a.refusedOn(l, w.route.model.Expect(), &w.limit, err)
 }
 
 // leave gives back what enter took.
@@ -88,17 +86,3 @@ func (a *API) layerFull(l Layer) error {
 	retry := max(a.places[l].Expected().Truncate(time.Second)+time.Second, time.Second)
 	return &overload{fmt.Sprintf("as many requests are on the %s layer as may (layers.%s.max): try again in %s", l, l, retry), admission.ErrFull, retry, l}
 }
-
-// average is how long something takes, smoothed as package batch does it.
-type average struct{ ns atomic.Int64 }
-
-func (m *average) learn(d time.Duration) {
-	old := m.ns.Load()
-	if old == 0 {
-		m.ns.Store(max(int64(d), 1))
-		return
-	}
-	m.ns.Store(max(old+(int64(d)-old)/8, 1)) // two at once may lose one of their samples
-}
-
-func (m *average) expect() time.Duration { return time.Duration(m.ns.Load()) }
