@@ -52,6 +52,9 @@ type holder struct {
 	prepare func(context.Context, *lab) (string, error)
 }
 
+// ours tells whether h is preforkd.
+func (h *holder) ours() bool { return h.name == heldPrepared || h.name == heldPlain }
+
 var holders = []*holder{ourHolder(heldPrepared, "auto"), ourHolder(heldPlain, "off"), gunicornHolder(heldPreload, "--preload"), gunicornHolder(heldGunicorn), &floorHolder}
 
 // held is a service of the model that runs.
@@ -73,6 +76,7 @@ func (s *held) address() string         { return "127.0.0.1:" + strconv.Itoa(s.p
 
 // weightFiles are two models of the same size, and the answer of each to one request.
 type weightFiles struct {
+	dir     string
 	bytes   float64 // of the weights of one
 	files   [2]string
 	answers [2][]byte
@@ -89,43 +93,54 @@ const (
 var weightsNamed = [...]string{"old", "new"}
 
 // weightFiles writes both models into bench/out and asks the floor for their answers. Whoever
-// calls it removes the folder.
-func (l *lab) weightFiles(ctx context.Context) (w *weightFiles, dir string, err error) {
-	p := of(&l.options, weightHeavy, perceptron{Width: 1024, Layers: 16, Positions: 1})
-	w = &weightFiles{bytes: float64(p.bytes()), q: binaryQuestion(weightModel)}
-	w.request = w.q.request(&l.samples[0])
-	if dir, err = os.MkdirTemp(l.dir, "weights-"); err != nil {
-		return nil, "", err
+// gets them removes them.
+func (l *lab) weightFiles(ctx context.Context) (*weightFiles, error) {
+	dir, err := os.MkdirTemp(l.dir, "weights-")
+	if err != nil {
+		return nil, err
 	}
+	w := &weightFiles{dir: dir, q: binaryQuestion(weightModel)}
+	if err := w.make(ctx, l); err != nil {
+		w.remove()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *weightFiles) remove() { _ = os.RemoveAll(w.dir) } // it is in bench/out, which nobody keeps
+
+func (w *weightFiles) make(ctx context.Context, l *lab) error {
+	p := of(&l.options, weightHeavy, perceptron{Width: 1024, Layers: 16, Positions: 1})
+	w.bytes, w.request = float64(p.bytes()), w.q.request(&l.samples[0])
 	l.say("writing two models of %.0f MB", w.bytes/mega)
 	for i := range w.files {
 		p.Seed = uint64(i)
-		to := filepath.Join(dir, weightsNamed[i])
+		to := filepath.Join(w.dir, weightsNamed[i])
 		if err := p.write(to, ""); err != nil {
-			return nil, dir, err
+			return err
 		}
 		w.files[i] = filepath.Join(to, "1", "model.onnx")
 	}
 	debug.FreeOSMemory() // it took several times their size
 	if err := l.buildPeer(ctx, "bare"); err != nil {
-		return nil, dir, err
+		return err
 	}
 	for i := range w.files {
 		s, err := l.hold(ctx, &floorHolder, 1, "", w, i)
 		if err != nil {
-			return nil, dir, err
+			return err
 		}
 		answer, err := w.q.ask("http://"+s.address(), &l.samples[0])
 		s.end()
 		if err != nil {
-			return nil, dir, err
+			return err
 		}
 		w.answers[i] = numbersOf(answer)
 	}
 	if sameNumbers(w.answers[oldWeights], w.answers[newWeights]) == nil {
-		return nil, dir, errors.New("two models have the same answer: which of them has given it could not be told")
+		return errors.New("two models have the same answer: which of them has given it could not be told")
 	}
-	return w, dir, nil
+	return nil
 }
 
 // numbersOf returns the outputs of an answer in binary form, which are its end.
@@ -304,14 +319,13 @@ func (s *held) use() (u memoryUse, err error) {
 		}
 		command, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 		words := bytes.Split(command, []byte{0})
-		ours := s.h.name == heldPrepared || s.h.name == heldPlain
 		switch {
-		case ours && bytes.HasSuffix(words[0], []byte("preforkd-worker")) && len(words) > 1 && string(words[1]) == "prepare":
+		case s.h.ours() && bytes.HasSuffix(words[0], []byte("preforkd-worker")) && len(words) > 1 && string(words[1]) == "prepare":
 			u.Helper += pss
 			if most, err := proc.HighWater(pid); err == nil {
 				u.Most = max(u.Most, most)
 			}
-		case ours && bytes.HasSuffix(words[0], []byte("preforkd-worker")), !ours && (pid != s.server.PID() || len(tree) == 1):
+		case s.h.ours() && bytes.HasSuffix(words[0], []byte("preforkd-worker")), !s.h.ours() && (pid != s.server.PID() || len(tree) == 1):
 			u.Workers += pss
 		default:
 			u.Others += pss

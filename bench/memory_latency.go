@@ -23,18 +23,16 @@ func memoryLatency(ctx context.Context, l *lab) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, dir, err := l.weightFiles(ctx)
-	if dir != "" {
-		defer os.RemoveAll(dir) //nolint:errcheck // it is in bench/out, which nobody keeps
-	}
+	w, err := l.weightFiles(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer w.remove()
 	cache, err := os.MkdirTemp(l.dir, "memory-cache-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(cache) //nolint:errcheck // the same
+	defer os.RemoveAll(cache) //nolint:errcheck // it is in bench/out, which nobody keeps
 	n := of(&l.options, memoryMost, 2)
 	var both [2]*held
 	for i, h := range holders[:2] {

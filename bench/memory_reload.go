@@ -46,13 +46,11 @@ type memoryPeaks struct {
 // are nowhere prepared yet.
 func memoryReload(ctx context.Context, l *lab) (*result, error) {
 	chosen, notes := l.chosenHolders(ctx, func(h *holder) bool { return h.reload != nil })
-	w, dir, err := l.weightFiles(ctx)
-	if dir != "" {
-		defer os.RemoveAll(dir) //nolint:errcheck // it is in bench/out, which nobody keeps
-	}
+	w, err := l.weightFiles(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer w.remove()
 	raw := &memoryPeaks{Bytes: w.bytes, Workers: of(&l.options, memoryMost, 2)}
 	rounds := l.times(3)
 	for round := range rounds {
@@ -149,7 +147,7 @@ func (p *memoryPeak) follow(ctx context.Context, s *held) error {
 			if wrong := <-loaded; err == nil {
 				err = wrong
 			}
-			if err == nil && (report.Failures.Total() > 0 || report.Answers == 0) && s.h.name != heldPlain && s.h.name != heldPrepared {
+			if err == nil && (report.Failures.Total() > 0 || report.Answers == 0) && !s.h.ours() {
 				return nil // it is not what is measured here
 			}
 			if err == nil && report.Failures.Total() > 0 {

@@ -18,13 +18,11 @@ type memoryStarts struct {
 // memoryStart times starts with everything that an earlier start has left.
 func memoryStart(ctx context.Context, l *lab) (*result, error) {
 	chosen, notes := l.chosenHolders(ctx, func(*holder) bool { return true })
-	w, dir, err := l.weightFiles(ctx)
-	if dir != "" {
-		defer os.RemoveAll(dir) //nolint:errcheck // it is in bench/out, which nobody keeps
-	}
+	w, err := l.weightFiles(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer w.remove()
 	raw := &memoryStarts{Workers: of(&l.options, memoryMost, 2), Ready: map[string][]float64{}}
 	rounds := l.times(5)
 	for round := range rounds {

@@ -31,18 +31,16 @@ type memoryRun struct {
 // memoryWorkers measures 1, 2, 4 and 8 workers of each holder.
 func memoryWorkers(ctx context.Context, l *lab) (*result, error) {
 	chosen, notes := l.chosenHolders(ctx, func(*holder) bool { return true })
-	w, dir, err := l.weightFiles(ctx)
-	if dir != "" {
-		defer os.RemoveAll(dir) //nolint:errcheck // it is in bench/out, which nobody keeps
-	}
+	w, err := l.weightFiles(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer w.remove()
 	cache, err := os.MkdirTemp(l.dir, "memory-cache-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(cache) //nolint:errcheck // the same
+	defer os.RemoveAll(cache) //nolint:errcheck // it is in bench/out, which nobody keeps
 	raw := &memoryRun{Rounds: l.times(3), Bytes: w.bytes, Counts: of(&l.options, []int{1, 2, 4, memoryMost}, []int{1, 2})}
 	began := time.Now()
 	for round := range raw.Rounds {
@@ -194,11 +192,6 @@ func (m *memoryRun) table(chosen []*holder) table {
 		}
 	}
 	return t
-}
-
-// spread is the smallest and the largest of values.
-func spread(values []float64) string {
-	return digits(slices.Min(values)) + "–" + digits(slices.Max(values))
 }
 
 func (m *memoryRun) goals() []goal {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // perceptron is a generated model: layers of a square matrix and ReLU between 64 numbers
@@ -86,16 +88,17 @@ type graphText struct {
 	nodes, constants [][]byte
 }
 
-func protoNumber(b []byte, field int, v uint64) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(field)<<3), v)
+func protoNumber(b []byte, field protowire.Number, v uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
-func protoBytes(b []byte, field int, content []byte) []byte {
-	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(field)<<3|2), uint64(len(content)))
-	return append(b, content...)
+func protoBytes(b []byte, field protowire.Number, content []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), content)
 }
 
-func protoText(b []byte, field int, text string) []byte { return protoBytes(b, field, []byte(text)) }
+func protoText(b []byte, field protowire.Number, text string) []byte {
+	return protoBytes(b, field, []byte(text))
+}
 
 // node adds a NodeProto.
 func (g *graphText) node(op, out string, in ...string) {

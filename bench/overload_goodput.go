@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -290,8 +289,8 @@ func (g *goodputs) table() table {
 		middle := func(number func(*goodRun) float64) string { return digits(median(g.column(c.name, number))) }
 		share, byCPU := g.column(c.name, (*goodRun).share), g.column(c.name, (*goodRun).byCPU)
 		t.add(c.name, middle((*goodRun).capacity), middle(func(r *goodRun) float64 { return r.Offered }), middle((*goodRun).goodput),
-			digits(median(share))+" %", digits(slices.Min(share))+"–"+digits(slices.Max(share)),
-			digits(median(byCPU))+" %", digits(slices.Min(byCPU))+"–"+digits(slices.Max(byCPU)),
+			digits(median(share))+" %", spread(share),
+			digits(median(byCPU))+" %", spread(byCPU),
 			middle(func(r *goodRun) float64 { return micros(r.Load.Report.Latency.P50) / 1000 }),
 			middle(func(r *goodRun) float64 { return r.refused(p50Of) }), middle(func(r *goodRun) float64 { return r.refused(p99Of) }),
 			middle((*goodRun).spent), middle(func(r *goodRun) float64 { return micros(r.Each) / 1000 }),

@@ -41,11 +41,6 @@ func experiments(n, cores int) []experiment {
 		return trial{on: on, path: path, want: expectation{Relation: r}}
 	}
 	side := func(on shape, path string, r Relation) *trial { t := waits(on, path, r); return &t }
-	// On fewer cores than there are tasks nothing is parallel, however many processes there are.
-	parallel := Parallel
-	if cores < n {
-		parallel = Interleaved
-	}
 	list := tutorials(one, waits, side)
 	list = append(list, experiment{
 		name: "wait-sync", title: "a wait declared sync", model: "sync, pool of 40", tasks: manyTasks,
@@ -70,19 +65,20 @@ func experiments(n, cores int) []experiment {
 		say: fixed("Concurrency without parallelism: one core has both by turns, and both are answered late."),
 	}, experiment{
 		name: "two-workers", title: "two CPU tasks on two workers", model: "compute, 2 processes", tasks: 2, each: long,
-		here: waits(shape{2, 1}, "/lab/work-compute", parallel2(cores)), beside: side(shape{2, 1}, "/lab/work-sync", parallel2(cores)),
+		here: waits(shape{2, 1}, "/lab/work-compute", parallelOn(cores, 2)), beside: side(shape{2, 1}, "/lab/work-sync", parallelOn(cores, 2)),
 		say: fixed("Parallelism: two cores at the same instant" + onFew(cores < 2) + "."),
 	})
-	list = append(list, lockTable(n, one, many, wide, parallel, waits, side)...)
+	list = append(list, lockTable(n, one, many, wide, parallelOn(cores, n), waits, side)...)
 	return append(list, experiment{
 		name: "heavy", title: "a heavy model, asked directly", model: "compute, 1 permit", tasks: 4,
 		here: trial{on: one, path: "/v2/models/heavy/infer", body: heavyRequest(), want: expectation{Relation: Sequential}}, say: sayHeavy,
 	})
 }
 
-// parallel2 is what two tasks on two workers are.
-func parallel2(cores int) Relation {
-	if cores < 2 {
+// parallelOn is what so many tasks are that as many processes have. On fewer cores nothing is
+// parallel, however many processes there are.
+func parallelOn(cores, tasks int) Relation {
+	if cores < tasks {
 		return Interleaved
 	}
 	return Parallel

@@ -5,6 +5,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // heavyModel is a model whose run takes a core for some tenths of a second and whose file has some
@@ -47,16 +49,17 @@ func (m heavyModel) encode() []byte {
 	return protoBytes(protoBytes(protoNumber(nil, 1, 7), 7, graph), 8, protoNumber(nil, 2, 13)) // opset 13
 }
 
-func protoNumber(b []byte, field int, v uint64) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(field)<<3), v)
+func protoNumber(b []byte, field protowire.Number, v uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
-func protoBytes(b []byte, field int, content []byte) []byte {
-	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(field)<<3|2), uint64(len(content)))
-	return append(b, content...)
+func protoBytes(b []byte, field protowire.Number, content []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), content)
 }
 
-func protoText(b []byte, field int, text string) []byte { return protoBytes(b, field, []byte(text)) }
+func protoText(b []byte, field protowire.Number, text string) []byte {
+	return protoBytes(b, field, []byte(text))
+}
 
 // node is a NodeProto.
 func node(op, out string, in []string, attributes ...[]byte) (b []byte) {
@@ -71,7 +74,7 @@ func node(op, out string, in []string, attributes ...[]byte) (b []byte) {
 }
 
 // attribute is an AttributeProto whose content is in that field and of that type.
-func attribute(name string, field int, kind uint64, content []byte) []byte {
+func attribute(name string, field protowire.Number, kind uint64, content []byte) []byte {
 	return protoNumber(protoBytes(protoText(nil, 1, name), field, content), 20, kind)
 }
 
