@@ -20,7 +20,7 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload lint fmt clean
+.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,10 +35,11 @@ engine: ## fetch the engine's library, once (ONNXRUNTIME=/path/libonnxruntime.so
 	@scripts/fetch-onnxruntime.sh
 	@if [ -z "$$ONNXRUNTIME" ]; then mkdir -p bin && ln -sf ../.cache/onnxruntime/1.24.3/libonnxruntime.so.1 bin/libonnxruntime.so.1; fi
 
-build: engine ## build bin/preforkd, bin/preforkd-anchor and bin/preforkd-worker
+build: engine ## build bin/preforkd, -anchor, -worker and -bench
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd ./cmd/supervisor
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-anchor ./cmd/anchor
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-bench ./cmd/bench
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-worker ./cmd/worker
 
 install: build ## install below PREFIX (/usr/local): programs, library, systemd units, configuration
@@ -90,6 +91,9 @@ bench-operate: build ## measure what operators do between reloads, about 8 minut
 
 bench-overload: build ## measure batches, overload and what a bystander sees of attacks, about 22 minutes
 	$(GO) run ./bench --only overload $(BENCHFLAGS)
+
+bench-memory: build ## measure the memory of large weights against peers; needs 12 GB of memory, 6 GB of disk
+	$(GO) run ./bench --only memory $(BENCHFLAGS)
 
 bench-upgrade: build ## measure upgrades and deaths of the supervisor, about 3 minutes
 	$(GO) run ./bench --only upgrade $(BENCHFLAGS)

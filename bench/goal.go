@@ -44,7 +44,7 @@ func (g goal) row() []string {
 	if len(g.Values) == 0 {
 		return []string{g.Text, want, "", "", g.Verdict}
 	}
-	spread := digits(slices.Min(g.Values)) + "–" + digits(slices.Max(g.Values))
+	spread := spread(g.Values)
 	return []string{g.Text, want, digits(g.Median) + g.Unit, spread, g.Verdict}
 }
 

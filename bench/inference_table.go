@@ -79,7 +79,7 @@ func (r *inferred) ratioTable() table {
 		}{{"throughput", throughput}, {"server CPU", serverCPU}} {
 			all := ratios(r.column(pair.ours, of.number), r.column(pair.bare, of.number))
 			if len(all) > 0 {
-				t.add(of.what+" of "+pair.form+" infer", digits(median(all))+" ×", digits(slices.Min(all))+"–"+digits(slices.Max(all)))
+				t.add(of.what+" of "+pair.form+" infer", digits(median(all))+" ×", spread(all))
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // perceptron is a generated model: layers of a square matrix and ReLU between 64 numbers
@@ -19,6 +21,8 @@ type perceptron struct {
 	Width     int `json:"width"`
 	Layers    int `json:"layers"`
 	Positions int `json:"positions"`
+	// Seed makes other weights of the same size.
+	Seed uint64 `json:"seed,omitempty"`
 }
 
 const (
@@ -43,7 +47,7 @@ func (p perceptron) write(dir, settings string) error {
 
 // encode is the model as onnx.proto says: the numbers are its field numbers.
 func (p perceptron) encode() []byte {
-	chance := rand.New(rand.NewPCG(uint64(p.Width), uint64(p.Layers)))
+	chance := rand.New(rand.NewPCG(uint64(p.Width), uint64(p.Layers)+p.Seed<<32))
 	g := graphText{}
 	at := "pixels"
 	then := func(op, out string, in ...string) {
@@ -84,16 +88,17 @@ type graphText struct {
 	nodes, constants [][]byte
 }
 
-func protoNumber(b []byte, field int, v uint64) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(field)<<3), v)
+func protoNumber(b []byte, field protowire.Number, v uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
-func protoBytes(b []byte, field int, content []byte) []byte {
-	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(field)<<3|2), uint64(len(content)))
-	return append(b, content...)
+func protoBytes(b []byte, field protowire.Number, content []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), content)
 }
 
-func protoText(b []byte, field int, text string) []byte { return protoBytes(b, field, []byte(text)) }
+func protoText(b []byte, field protowire.Number, text string) []byte {
+	return protoBytes(b, field, []byte(text))
+}
 
 // node adds a NodeProto.
 func (g *graphText) node(op, out string, in ...string) {

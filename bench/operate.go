@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,7 +95,7 @@ func operateScale(ctx context.Context, l *lab) (*result, error) {
 	t := table{head: []string{"command", "times", "s each", "min–max"}}
 	for _, o := range []operated{raw.Down, raw.Up} {
 		each := seconds(o.Took)
-		t.add(o.Command, fmt.Sprint(len(each)), digits(median(each)), digits(slices.Min(each))+"–"+digits(slices.Max(each)))
+		t.add(o.Command, fmt.Sprint(len(each)), digits(median(each)), spread(each))
 	}
 	sums := table{head: []string{"64 busy clients", "requests", "failed", "connections closed", "dials", "how they failed"}}
 	sums.add("preforkd", fmt.Sprint(r.Requests), fmt.Sprint(r.Failures.Total()), fmt.Sprint(closes(r)), fmt.Sprint(r.Dials), r.Failures.String())
@@ -172,8 +171,8 @@ func operateRollback(ctx context.Context, l *lab) (*result, error) {
 		there, back = append(there, w.Reload.Seconds()), append(back, w.Rollback.Seconds())
 	}
 	t := table{head: []string{"command", "times", "median s", "min–max"}}
-	t.add("reload", fmt.Sprint(len(there)), digits(median(there)), digits(slices.Min(there))+"–"+digits(slices.Max(there)))
-	t.add("rollback", fmt.Sprint(len(back)), digits(median(back)), digits(slices.Min(back))+"–"+digits(slices.Max(back)))
+	t.add("reload", fmt.Sprint(len(there)), digits(median(there)), spread(there))
+	t.add("rollback", fmt.Sprint(len(back)), digits(median(back)), spread(back))
 	return &result{
 		Title:  "Rollback against reload",
 		Tables: []table{t},

@@ -274,7 +274,7 @@ func (b *batched) ratioTable() table {
 		cells := []string{c.String()}
 		for _, number := range []func(*batchVisit) float64{(*batchVisit).throughput, (*batchVisit).cpu, (*batchVisit).p50} {
 			all := b.ratio(c, number)
-			cells = append(cells, digits(median(all))+" ×", digits(slices.Min(all))+"–"+digits(slices.Max(all)))
+			cells = append(cells, digits(median(all))+" ×", spread(all))
 		}
 		t.add(cells...)
 	}

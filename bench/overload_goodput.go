@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
-	"slices"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -95,8 +95,6 @@ type goodputs struct {
 
 // overloadGoodput has more clients ask for more than the service can do, who give up.
 func overloadGoodput(ctx context.Context, l *lab) (*result, error) {
-	// The load shall not take more than one core from the services, whatever it does.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	version, err := preforkd.prepare(ctx, l)
 	if err != nil {
 		return nil, err
@@ -237,6 +235,10 @@ func (l *lab) loaded(ctx context.Context, s *standing, o load.Options) (*visit, 
 	if err != nil {
 		return nil, err
 	}
+	// A collection of the load's own garbage takes as long as a hundred requests where the
+	// services leave it little time, and would be seen as theirs.
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	v := &visit{Peer: s.name, Main: s.server.PID()}
 	if err := v.measure(ctx, g, s.server); err != nil {
 		return nil, err
@@ -287,8 +289,8 @@ func (g *goodputs) table() table {
 		middle := func(number func(*goodRun) float64) string { return digits(median(g.column(c.name, number))) }
 		share, byCPU := g.column(c.name, (*goodRun).share), g.column(c.name, (*goodRun).byCPU)
 		t.add(c.name, middle((*goodRun).capacity), middle(func(r *goodRun) float64 { return r.Offered }), middle((*goodRun).goodput),
-			digits(median(share))+" %", digits(slices.Min(share))+"–"+digits(slices.Max(share)),
-			digits(median(byCPU))+" %", digits(slices.Min(byCPU))+"–"+digits(slices.Max(byCPU)),
+			digits(median(share))+" %", spread(share),
+			digits(median(byCPU))+" %", spread(byCPU),
 			middle(func(r *goodRun) float64 { return micros(r.Load.Report.Latency.P50) / 1000 }),
 			middle(func(r *goodRun) float64 { return r.refused(p50Of) }), middle(func(r *goodRun) float64 { return r.refused(p99Of) }),
 			middle((*goodRun).spent), middle(func(r *goodRun) float64 { return micros(r.Each) / 1000 }),

@@ -32,6 +32,10 @@ func init() { // not a literal: runners print the names of all
 		{"overload-batch", "what joining requests gains a model that is bound by its weights, and costs one that is not", true, overloadBatch},
 		{"overload-goodput", "twice the capacity from 4,096 clients that give up after a second: how many get an answer", true, overloadGoodput},
 		{"overload-bystander", "slow, large, broken and huge requests: does somebody who asks for /healthz notice", true, overloadBystander},
+		{"memory-workers", "memory of 1 to 8 workers of 504 MB of weights, before and after a reload, against peers", true, memoryWorkers},
+		{"memory-latency", "latency with one copy of the weights and with copies", true, memoryLatency},
+		{"memory-reload", "the most that a reload to changed weights takes, against peers", true, memoryReload},
+		{"memory-start", "from start to ready with 8 workers and a warm cache, against peers", true, memoryStart},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

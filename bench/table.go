@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -54,3 +55,8 @@ func (t *table) markdown(w io.Writer) {
 }
 
 func (t *table) all() [][]string { return append([][]string{t.head}, t.rows...) }
+
+// spread is the smallest and the largest of values.
+func spread(values []float64) string {
+	return digits(slices.Min(values)) + "–" + digits(slices.Max(values))
+}

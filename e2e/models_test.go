@@ -218,7 +218,7 @@ func TestModelsAreRefused(t *testing.T) {
 		{[]string{"load", "corrupt"}, ipc.ExitRolledBack, "it is no ONNX model, or a part of one", 400, "it is no ONNX model"},
 		{[]string{"load", "empty"}, ipc.ExitRolledBack, "the file is empty", 400, "the file is empty"},
 		{[]string{"load", "wrong"}, ipc.ExitRolledBack, "expected is 11", 400, "expected is 11"},
-		{[]string{"load", "huge"}, ipc.ExitTryAgain, "it may need 6144.0 GiB in 2 workers", 503, "it may need 6144.0 GiB in 2 workers"},
+		{[]string{"load", "huge"}, ipc.ExitTryAgain, "it may need 4096.0 GiB in 2 workers", 503, "it may need 4096.0 GiB in 2 workers"},
 		{[]string{"load", "settings"}, ipc.ExitConfig, "config.yaml:1:1: versoin: unknown key", 400, "versoin"},
 		{[]string{"unload", "digits"}, ipc.ExitConfig, "predict.model", 400, "predict.model"},
 		{[]string{"load", "digits", "--version", "7"}, ipc.ExitConfig, "version: 7 is not there, only 1", 0, ""},

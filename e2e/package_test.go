@@ -87,6 +87,7 @@ func TestPackage(t *testing.T) {
 		`-rwxr-xr-x root/root .* \./usr/bin/preforkd`,
 		`-rwxr-xr-x root/root .* \./usr/bin/preforkd-anchor`,
 		`-rwxr-xr-x root/root .* \./usr/bin/preforkd-worker`,
+		`-rwxr-xr-x root/root .* \./usr/bin/preforkd-bench`,
 		`-rw-r--r-- root/root .* \./usr/lib/preforkd/libonnxruntime\.so\.1`,
 		`-rw-r--r-- root/root .* \./etc/preforkd/preforkd\.yaml`,
 		`-rw-r--r-- root/root .* \./usr/share/doc/preforkd/NOTICE`,

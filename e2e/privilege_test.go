@@ -226,42 +226,56 @@ func without(capability string) testkit.Options {
 	return testkit.Options{Config: asNobody, Wrap: []string{"setpriv", "--bounding-set=-" + capability, "--"}}
 }
 
+// launchAs starts the service of another user, with programs, settings and, unless o says where, a
+// cache in dir, which is reachable.
+func launchAs(t *testing.T, u *user.User, dir string, o testkit.Options) *testkit.Service {
+	t.Helper()
+	if o.Cache == "" {
+		o.Cache = filepath.Join(dir, "cache")
+	}
+	o.Env = append(o.Env, "PREFORKD_USER=", "HOME=/nonexistent")
+	cmd := o.Command(t)
+	// The program must be within its reach, and so must the file of settings.
+	programs := filepath.Join(dir, "programs")
+	if err := os.MkdirAll(programs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	install(t, programs)
+	cmd.Path = filepath.Join(programs, "preforkd")
+	cmd.Args[0] = cmd.Path
+	if i := slices.Index(cmd.Args, "-c"); i > 0 {
+		moved := filepath.Join(dir, "preforkd.yaml")
+		write(t, moved, o.Config)
+		cmd.Args[i+1] = moved
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Dir = dir
+	uid, gid := idsOf(t, u)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	return testkit.LaunchCommand(t, cmd)
+}
+
+func idsOf(t *testing.T, u *user.User) (uid, gid int) {
+	t.Helper()
+	uid, err := strconv.Atoi(u.Uid)
+	if err == nil {
+		gid, err = strconv.Atoi(u.Gid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid, gid
+}
+
 // TestPrivilegesWithoutRoot: nobody's service runs nobody's workers, and no one else's; a limit
 // above the hard one is refused.
 func TestPrivilegesWithoutRoot(t *testing.T) {
 	u := nobody(t)
 	start := func(t *testing.T, o testkit.Options) *testkit.Service {
 		t.Helper()
-		dir := reachable(t)
-		o.Cache = filepath.Join(dir, "cache")
-		o.Env = append(o.Env, "PREFORKD_USER=", "HOME=/nonexistent")
-		cmd := o.Command(t)
-		// The program must be within its reach, and so must the file of settings.
-		programs := filepath.Join(dir, "programs")
-		if err := os.Mkdir(programs, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		install(t, programs)
-		cmd.Path = filepath.Join(programs, "preforkd")
-		cmd.Args[0] = cmd.Path
-		if i := slices.Index(cmd.Args, "-c"); i > 0 {
-			moved := filepath.Join(dir, "preforkd.yaml")
-			write(t, moved, o.Config)
-			cmd.Args[i+1] = moved
-		}
-		number := func(text string) uint32 {
-			n, err := strconv.ParseUint(text, 10, 32)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return uint32(n)
-		}
-		if err := os.Chmod(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		cmd.Dir = dir
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: number(u.Uid), Gid: number(u.Gid)}}
-		return testkit.LaunchCommand(t, cmd)
+		return launchAs(t, u, reachable(t), o)
 	}
 	for _, c := range []struct {
 		name, config string

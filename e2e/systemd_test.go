@@ -87,9 +87,15 @@ func (u *unit) property(name string) string {
 }
 
 // status is what preforkd status says.
-func (u *unit) status() (st admin.Status) {
+func (u *unit) status() admin.Status {
 	u.t.Helper()
-	out := u.Must("preforkd status --json --admin /run/preforkd/admin.sock")
+	return u.statusOf("/run/preforkd/admin.sock")
+}
+
+// statusOf is that of the service with that admin socket.
+func (u *unit) statusOf(socket string) (st admin.Status) {
+	u.t.Helper()
+	out := u.Must("preforkd status --json --admin " + socket)
 	if err := json.Unmarshal([]byte(out), &st); err != nil {
 		u.t.Fatalf("%v: %s", err, out)
 	}
@@ -150,12 +156,15 @@ func TestSystemd(t *testing.T) {
 	}
 	main := u.property("MainPID")
 	u.whole(1)
+	given := u.limited()
 	u.reloads()
 	u.upgrades()
+	back := given()
 	u.restarts(main)
 	u.deaths()
 	u.security()
 	u.instance()
+	back()
 	if t.Failed() {
 		t.Logf("%s", u.log())
 	}

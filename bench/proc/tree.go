@@ -150,16 +150,23 @@ func SelfCPU() (time.Duration, error) { return cpuOf(os.Getpid()) }
 
 // PSS returns a process's proportional set size in bytes: its memory, each shared page
 // divided by how many share it (proc_pid_smaps(5)).
-func PSS(pid int) (int64, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
+func PSS(pid int) (int64, error) { return sizeIn(pid, "smaps_rollup", "Pss:") }
+
+// HighWater returns the most that was resident of a process at once, shared pages in full
+// (VmHWM, proc_pid_status(5)).
+func HighWater(pid int) (int64, error) { return sizeIn(pid, "status", "VmHWM:") }
+
+// sizeIn returns the size that a file in /proc/PID has beside a name.
+func sizeIn(pid int, file, name string) (int64, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/" + file)
 	if err != nil {
 		return 0, err
 	}
 	for line := range bytes.Lines(text) {
-		if rest, ok := bytes.CutPrefix(line, []byte("Pss:")); ok {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
 			kb, err := strconv.ParseInt(string(bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(rest), []byte("kB")))), 10, 64)
 			return kb << 10, err
 		}
 	}
-	return 0, fmt.Errorf("/proc/%d/smaps_rollup has no Pss", pid)
+	return 0, fmt.Errorf("/proc/%d/%s has no %s", pid, file, name)
 }

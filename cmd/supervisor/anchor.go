@@ -18,7 +18,7 @@ func becomeMain(args []string) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	path, err := findAnchor(self)
+	path, err := findBeside(self, "preforkd-anchor", "the main process")
 	if err != nil {
 		return err
 	}
@@ -36,9 +36,9 @@ func meant(name string) (string, error) {
 	return filepath.Abs(path)
 }
 
-// findAnchor looks beside this program and on the search path.
-func findAnchor(self string) (string, error) {
-	const name = "preforkd-anchor"
+// findBeside looks for a program of ours beside this one and on the search path. what is what it
+// is for.
+func findBeside(self, name, what string) (string, error) {
 	dirs := []string{filepath.Dir(self)}
 	if real, err := os.Executable(); err == nil {
 		dirs = append(dirs, filepath.Dir(real))
@@ -52,7 +52,7 @@ func findAnchor(self string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return "", &ipc.Failure{
-			Exit: ipc.ExitUnavailable, What: "find the main process: " + name + " is neither beside this program nor on $PATH", Err: err,
+			Exit: ipc.ExitUnavailable, What: "find " + what + ": " + name + " is neither beside this program nor on $PATH", Err: err,
 			Try: "make build, or install " + name + " beside " + self,
 		}
 	}

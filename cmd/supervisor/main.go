@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	app := &cli.App{
 		Name:            "preforkd",
 		Usage:           "prefork server supervisor for model inference",
-		Version:         programVersion(),
+		Version:         ipc.ProgramVersion(version),
 		HideVersion:     true,
 		HideHelpCommand: true,
 		// A list within one setting is separated by commas, and belongs together.
@@ -59,6 +59,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			restartCommand(out),
 			modelsCommand(out),
 			planCommand(out),
+			labCommand(),
 			statusCommand(out),
 			healthCommand(out),
 			stopCommand(),
@@ -70,7 +71,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 					if c.Bool("json") {
 						return json.NewEncoder(out).Encode(builtFrom())
 					}
-					_, err := fmt.Fprintln(out, "preforkd", programVersion())
+					_, err := fmt.Fprintln(out, "preforkd", ipc.ProgramVersion(version))
 					return err
 				},
 			},
@@ -134,16 +135,6 @@ func loadSettings(c *cli.Context) (*config.Loaded, error) {
 	return loaded, nil
 }
 
-func programVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "dev"
-}
-
 // build is what this program was built from.
 type build struct {
 	Version  string `json:"version"`
@@ -154,7 +145,7 @@ type build struct {
 }
 
 func builtFrom() build {
-	b := build{Version: programVersion(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Version: ipc.ProgramVersion(version), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			switch s.Key {
@@ -184,7 +175,7 @@ func serveCommand(out io.Writer) *cli.Command {
 				return becomeMain(os.Args)
 			}
 			s := supervisor.New(supervisor.Options{
-				Main: main, Version: programVersion(), Out: out,
+				Main: main, Version: ipc.ProgramVersion(version), Out: out,
 				Reread: func() (*config.Loaded, error) { return load(c) },
 			})
 			return s.Run(c.Context)
@@ -230,6 +221,9 @@ func check(c *cli.Context, out io.Writer) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, line := range loaded.Routes() {
+		fmt.Fprintln(out, line)
 	}
 	what := loaded.File
 	if what == "" {

@@ -26,6 +26,12 @@ const (
 	podBytes    = 48 << 20 // main process and supervisor
 )
 
+// Values of --weights. The first is what a service does by its defaults: inference.prepare.
+const (
+	weightsShared = "shared"
+	weightsCopies = "copies"
+)
+
 // targetOf is the p99 that is wanted where nobody has said so, as a multiple of one request.
 const targetOf = 5
 
@@ -45,7 +51,7 @@ func planCommand(out io.Writer) *cli.Command {
 			&cli.StringFlag{Name: "model-memory", Usage: "`SIZE` of the weights; with --latency nothing is measured"},
 			&cli.DurationFlag{Name: "latency", Usage: "`TIME` of one request, as 40ms"},
 			&cli.DurationFlag{Name: "cpu", Usage: "`TIME` of a core that one request takes; without it, all of --latency"},
-			&cli.StringFlag{Name: "weights", Usage: "copies or shared: each worker has its own, or all have one: `HOW`", Value: "copies"},
+			&cli.StringFlag{Name: "weights", Usage: "shared or copies: all workers have one copy, as of a prepared model, or each its own: `HOW`", Value: weightsShared},
 			&cli.DurationFlag{Name: "p99", Usage: fmt.Sprintf("the p99 that is wanted, as `TIME`; without it, %d times one request", targetOf)},
 			&cli.Float64Flag{Name: "rate", Usage: "how many pods carry `R` requests/s at that p99"},
 			&cli.Float64Flag{Name: "price-per-core-hour", Usage: "what a core costs an hour, as `PRICE`: prints the cost of a million requests"},
@@ -180,10 +186,10 @@ func planInput(c *cli.Context) (in plan.Input, err error) {
 		in.Source, in.Own, in.Common, in.Pod = "given", sizing.ProcessBytes, commonBytes, podBytes
 		in.Latency, in.CPU = plan.Time(c.Duration("latency")), plan.Time(c.Duration("cpu"))
 		switch how := c.String("weights"); how {
-		case "copies", "shared":
-			in.Shared = how == "shared"
+		case weightsShared, weightsCopies:
+			in.Shared = how == weightsShared
 		default:
-			return in, planUsage("--weights is copies or shared, not "+how, "--weights shared")
+			return in, planUsage("--weights is shared or copies, not "+how, "--weights "+weightsShared)
 		}
 		in.Weights, err = sizeFlag(c, "model-memory")
 	} else {

@@ -29,12 +29,12 @@ func planned(t *testing.T, args string) (string, error) {
 func TestPlanOfGivenNumbers(t *testing.T) {
 	for name, args := range map[string]string{
 		"tutorial":   "--cores 8 --memory 16GiB --model-memory 2GiB --latency 40ms",
-		"shared":     "--cores 8 --memory 16GiB --model-memory 2GiB --latency 40ms --weights shared --price-per-core-hour 0.05",
+		"copies":     "--cores 8 --memory 16GiB --model-memory 2GiB --latency 40ms --weights copies --price-per-core-hour 0.05",
 		"rate":       "--cores 8 --memory 64GiB --model-memory 500MiB --latency 80ms --cpu 60ms --rate 400 --p99 250ms --price-per-core-hour 0.05",
 		"tasks":      "--cores 2.5 --memory 8GiB --model-memory 500MiB --latency 2s --p99 1s --rate 10",
 		"prime":      "--cores 7 --memory 32GiB --model-memory 200MB --latency 5ms",
 		"capacity":   "--pods 3 --workers 4",
-		"kubernetes": "--cores 8 --memory 16GiB --model-memory 2GiB --latency 40ms --weights shared --kubernetes",
+		"kubernetes": "--cores 8 --memory 16GiB --model-memory 2GiB --latency 40ms --kubernetes",
 		"json":       "--cores 2 --memory 4GiB --model-memory 100MiB --latency 10ms --rate 50 --json",
 	} {
 		got, err := planned(t, args)
@@ -90,7 +90,7 @@ func TestPlanRefusals(t *testing.T) {
 		whole + "--p99 48h":                "--p99 is out of range",
 		whole + "--price-per-core-hour -1": "--price-per-core-hour is out of range",
 		whole + "--cpu 50ms":               "--cpu is more than --latency",
-		whole + "--weights both":           "copies or shared",
+		whole + "--weights both":           "shared or copies",
 		whole + "--verify":                 "--verify measures",
 		whole + "--models x":               "--models measures",
 		whole + "--json --kubernetes":      "two forms",

@@ -20,9 +20,10 @@ func scaleCommand(out io.Writer) *cli.Command {
 		Flags: adminFlags(jsonFlag(),
 			&cli.StringFlag{Name: "pool", Usage: "the pool `NAME` instead of main"},
 			&cli.BoolFlag{Name: "no-wait", Usage: "exit with 75 when another operation is under way"},
+			&cli.BoolFlag{Name: "force", Usage: "do it where memory does not carry it, too"},
 		),
 		Action: func(c *cli.Context) error {
-			req := admin.ScaleRequest{Pool: c.String("pool"), NoWait: c.Bool("no-wait")}
+			req := admin.ScaleRequest{Pool: c.String("pool"), NoWait: c.Bool("no-wait"), Force: c.Bool("force")}
 			if c.NArg() != 1 {
 				return &ipc.Failure{Exit: ipc.ExitUsage, What: fmt.Sprintf("scale needs one size, not %d arguments", c.NArg()), Try: "preforkd scale 4, or +1, or -1"}
 			}

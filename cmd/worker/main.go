@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"preforkd/internal/ipc"
 	"preforkd/internal/worker"
@@ -25,11 +24,5 @@ func run(ctx context.Context) error {
 	if len(os.Args) > 1 && os.Args[1] == ipc.PrepareCommand {
 		return worker.Prepare(os.Args[2:])
 	}
-	if version == "" {
-		version = "dev"
-		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-			version = info.Main.Version
-		}
-	}
-	return worker.Run(ctx, version)
+	return worker.Run(ctx, ipc.ProgramVersion(version))
 }

@@ -8,6 +8,7 @@ const (
 	super   column = "supervisor"
 	workers column = "worker"
 	anchors column = "anchor"
+	benches column = "bench"
 	tests   column = "tests"
 )
 
@@ -23,10 +24,12 @@ var rooms = map[string]room{
 	"cmd/supervisor": {5, super, false},
 	"cmd/worker":     {5, workers, false},
 	"cmd/anchor":     {5, anchors, false},
+	"cmd/bench":      {5, benches, false},
 
 	"internal/supervisor": {4, super, false},
 	"internal/worker":     {4, workers, false},
 	"internal/anchor":     {4, anchors, false},
+	"internal/bench":      {4, benches, false},
 
 	"internal/supervisor/admin":   {3, super, false},
 	"internal/supervisor/metrics": {3, super, false},
@@ -36,6 +39,7 @@ var rooms = map[string]room{
 	"internal/supervisor/slot":      {2, super, true},
 	"internal/supervisor/rollout":   {2, super, true},
 	"internal/supervisor/sizing":    {2, super, true},
+	"internal/supervisor/guard":     {2, super, true},
 	"internal/worker/accept":        {2, workers, false},
 	"internal/worker/admission":     {2, workers, false},
 	"internal/worker/codec":         {2, workers, true},
@@ -46,6 +50,7 @@ var rooms = map[string]room{
 	"internal/inference/onnx":     {1, workers, false},
 	"internal/worker/peer":        {1, workers, false},
 	"internal/worker/fifo":        {1, workers, true},
+	"internal/worker/lab":         {1, workers, false},
 	"internal/supervisor/process": {1, super, false},
 	"internal/supervisor/machine": {1, super, false},
 	"internal/supervisor/cache":   {1, super, false},
@@ -85,7 +90,7 @@ var fences = []struct {
 	{"github.com/valyala/fasthttp", []string{"internal/worker", "internal/worker/api", "internal/load"}},
 	{"github.com/yalue/onnxruntime_go", []string{"internal/inference/onnx"}},
 	{"github.com/cloudflare/tableflip", []string{"internal/supervisor/upgrade"}},
-	{"github.com/urfave/cli/v2", []string{"cmd/supervisor", "cmd/worker"}},
+	{"github.com/urfave/cli/v2", []string{"cmd/supervisor", "cmd/worker", "cmd/bench"}},
 	{"github.com/shirou/gopsutil/v3", []string{"internal/supervisor/machine"}},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}},
 	{"github.com/alecthomas/participle/v2", []string{"internal/supervisor/pbtxt"}},
@@ -105,6 +110,7 @@ var linked = []struct {
 }{
 	{"./cmd/supervisor", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "k8s.io", "preforkd/internal/inference", "preforkd/internal/worker"}},
 	{"./cmd/anchor", []string{"github.com", "k8s.io", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker", "net/http"}},
+	{"./cmd/bench", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "github.com/prometheus", "k8s.io", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker"}},
 	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "k8s.io", "github.com/getkin", "preforkd/internal/supervisor"}},
 }
 

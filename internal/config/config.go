@@ -23,12 +23,18 @@ type Config struct {
 	// Concurrency is how many requests a worker reads and runs at once, Queue what waits.
 	Concurrency Concurrency `yaml:"concurrency"`
 	Queue       Queue       `yaml:"queue"`
-	HTTP        HTTP        `yaml:"http"`
-	Auth        Auth        `yaml:"auth"`
-	Inference   Inference   `yaml:"inference"`
-	Cache       Cache       `yaml:"cache"`
-	Reload      Reload      `yaml:"reload"`
-	Recycle     Recycle     `yaml:"recycle"`
+	// Layers bound the requests of Routes, which are further paths that workers answer, by path.
+	Layers Layers           `yaml:"layers"`
+	Routes map[string]Route `yaml:"routes"`
+	// Lab allows routes that only spend time.
+	Lab       bool      `yaml:"lab" default:"false"`
+	HTTP      HTTP      `yaml:"http"`
+	Auth      Auth      `yaml:"auth"`
+	Inference Inference `yaml:"inference"`
+	Cache     Cache     `yaml:"cache"`
+	Reload    Reload    `yaml:"reload"`
+	Recycle   Recycle   `yaml:"recycle"`
+	Memory    Memory    `yaml:"memory"`
 	// Pools are the pools beside main, by name; see ForPool.
 	Pools map[string]Pool `yaml:"pools"`
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
@@ -232,6 +238,18 @@ type Recycle struct {
 	// higher, drawn anew for each, so that they do not all come at once.
 	Jitter int `yaml:"jitter" default:"10" check:"0..50"`
 }
+
+// Memory is the section of what the service does when memory is short.
+type Memory struct {
+	// Guard is GuardAuto or GuardOff.
+	Guard string `yaml:"guard" default:"auto" check:"auto|off"`
+}
+
+// Values of memory.guard.
+const (
+	GuardAuto = "auto" // what adds workers is refused or taken back, and the largest worker is recycled
+	GuardOff  = "off"  // it is said, and nothing is done
+)
 
 // Ops is the section of the operations listener: metrics and health of the whole service.
 type Ops struct {

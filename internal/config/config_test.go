@@ -29,11 +29,13 @@ func TestDefaults(t *testing.T) {
 		Queue:     Queue{MaxRequests: 1000, MaxBytes: 256 << 20, MaxWait: 10 * time.Second},
 		Reload:    Reload{Bake: 2 * time.Second, Trial: time.Second},
 		Recycle:   Recycle{Jitter: 10},
+		Memory:    Memory{Guard: "auto"},
 		HTTP: HTTP{
 			MaxBody: 16 << 20, KeepaliveTimeout: 75 * time.Second,
 			HeaderTimeout: 10 * time.Second, MaxConnections: 10000,
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Layers: Layers{AsyncLayer{1000}, SyncLayer{40, 1000}},
+		Log:    Log{Level: "info", Format: "text"},
 	}
 	if got := Default(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -111,6 +113,9 @@ func TestJSONRoundTrip(t *testing.T) {
 			Limits{"1024", "0", "64GiB", "unlimited", "8MiB", "8388608"},
 		},
 		Pools:     map[string]Pool{"web": {Workers: 2, Timeouts: Timeouts{4, 3, 2, 1}}},
+		Layers:    Layers{AsyncLayer{1}, SyncLayer{2, 3}},
+		Routes:    map[string]Route{"/x": {LayerAsync, "docs", 1, 2, 3}},
+		Lab:       true,
 		Timeouts:  Timeouts{1, 2, 3, 4},
 		Drain:     Drain{15},
 		HTTP:      HTTP{1 << 30, 5, 6, 7, true, []Proxy{"10.0.0.0/8", ProxyUnix}},
@@ -119,6 +124,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		Cache:     Cache{"/cache", 1 << 30},
 		Reload:    Reload{8, 9, 10},
 		Recycle:   Recycle{11, 12, 13, 14},
+		Memory:    Memory{Guard: "off"},
 		Admin:     AdminOff,
 		Ops:       Ops{OpsOff},
 		Log:       Log{"debug", "json", "/var/log/p.log"},

@@ -14,6 +14,7 @@ import (
 func Differences(started, before, after Config) []string {
 	d := differ{first: settingsOf(reflectOf(&started), "")}
 	d.compare(settingsOf(reflectOf(&before), ""), settingsOf(reflectOf(&after), ""))
+	d.routes("routes.", before.Routes, after.Routes)
 	d.pools(before.Pools, after.Pools)
 	return d.lines
 }
@@ -58,6 +59,25 @@ func (d *differ) pools(old, now map[string]Pool) {
 			d.lines = append(d.lines, key+": removed")
 		case !reflect.DeepEqual(was, is):
 			d.compare(settingsOf(reflectOf(&was), key+"."), settingsOf(reflectOf(&is), key+"."))
+			d.routes(key+".routes.", was.Routes, is.Routes)
+		}
+	}
+}
+
+// routes compares routes by path.
+func (d *differ) routes(prefix string, old, now map[string]Route) {
+	paths := append(slices.Collect(maps.Keys(old)), slices.Collect(maps.Keys(now))...)
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
+		was, had := old[path]
+		is, has := now[path]
+		switch {
+		case !had:
+			d.lines = append(d.lines, prefix+path+": new")
+		case !has:
+			d.lines = append(d.lines, prefix+path+": removed")
+		default:
+			d.compare(settingsOf(reflectOf(&was), prefix+path+"."), settingsOf(reflectOf(&is), prefix+path+"."))
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 const MainPool = "main"
 
 // Pool is one of Config.Pools. What it does not set of models, user, group, groups, predict, timeouts,
-// http, recycle and of the limits of worker is as outside of pools.
+// layers, http, recycle and of the limits of worker is as outside of pools. Routes are its own.
 type Pool struct {
 	// Listen are the addresses that its workers serve; no two pools have the same.
 	Listen   []Address `yaml:"listen"`
@@ -24,8 +24,11 @@ type Pool struct {
 	Predict  Predict   `yaml:"predict"`
 	Worker   Worker    `yaml:"worker"`
 	Timeouts Timeouts  `yaml:"timeouts"`
+	Layers   Layers    `yaml:"layers"`
 	HTTP     HTTP      `yaml:"http"`
 	Recycle  Recycle   `yaml:"recycle"`
+
+	Routes map[string]Route `yaml:"routes"`
 }
 
 // Values of Worker.Kind, Worker.Ready and Worker.Live.
@@ -62,6 +65,7 @@ func (c *Config) ForPool(name string) *Config {
 		own.Listen, own.Workers, own.Models.Dir, own.Predict = p.Listen, p.Workers, p.Models, p.Predict
 		own.User, own.Group, own.Groups = p.User, p.Group, p.Groups
 		own.Worker, own.Timeouts, own.HTTP, own.Recycle = p.Worker, p.Timeouts, p.HTTP, p.Recycle
+		own.Layers, own.Routes = p.Layers, p.Routes
 	}
 	return &own
 }
@@ -120,7 +124,7 @@ func hasTCP(listen []Address) bool {
 // inherited are the settings of a pool that are as outside of pools where it does not set
 // them, by key or by section.
 var inherited = []string{
-	"models", "user", "group", "groups", "predict.", "timeouts.", "http.", "recycle.",
+	"models", "user", "group", "groups", "predict.", "timeouts.", "layers.", "http.", "recycle.",
 	"worker.max_crashes", "worker.crash_window", "worker.quarantine_after", "worker.max_backoff",
 	"worker.oom_score_adj", "worker.limits.",
 }
@@ -177,6 +181,7 @@ func (g *loader) checkPools(c *Config) (warnings []string) {
 		}
 		g.checkWorker(name, p)
 		warnings = append(warnings, timeoutWarnings(name, p)...)
+		warnings = append(warnings, g.checkRoutes(name, p)...)
 	}
 	return warnings
 }

@@ -66,6 +66,31 @@ type ModelSet struct {
 	Unloaded []UnloadedModel `json:"unloaded,omitempty"`
 }
 
+// MemoryReport is what a worker has of its models. It comes in parts where there are many.
+type MemoryReport struct {
+	First  bool          `json:"first,omitempty"` // the first part; what was said before no longer holds
+	Models []ModelMemory `json:"models"`
+}
+
+// MemoryReportModels is how many models one part has at most: it must fit into a message.
+const MemoryReportModels = 64
+
+// ModelMemory is what a worker has of one version of a model, in bytes.
+type ModelMemory struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Private is what loading it has taken of the worker's own memory; -1: not known.
+	Private int64 `json:"private"`
+	// Beside says that requests ran meanwhile, whose memory is in Private as well.
+	Beside bool `json:"beside,omitempty"`
+	// Shared is what is present of the prepared weights that it has mapped.
+	Shared int64 `json:"shared,omitempty"`
+	// Plain is why it was not loaded as it is prepared; empty: it was, or nothing is prepared.
+	Plain string `json:"plain,omitempty"`
+	// Lost is why the weights are not shared though it was; empty: they are, or there are none.
+	Lost string `json:"lost,omitempty"`
+}
+
 // ModelOrder is what a client wants to have done to a model.
 type ModelOrder struct {
 	Name   string `json:"name"`

@@ -82,7 +82,8 @@ const (
 
 // What a worker asks of the supervisor over the control channel.
 const (
-	ControlModel = "model" // load or unload a model in the whole service; the body is a ModelOrder
+	ControlModel  = "model"  // load or unload a model in the whole service; the body is a ModelOrder
+	ControlMemory = "memory" // take notice of what models take; the body is a MemoryReport
 )
 
 // Share is how many of its connections a worker gives away, each between two requests:

@@ -80,7 +80,7 @@ func (s *Supervisor) join(w *worker) (err error) {
 	if w.slot.pool.other {
 		return nil
 	}
-	if w.channel, err = s.newChannel(s.workerHandlers(w.slot.pool.name)); err != nil {
+	if w.channel, err = s.newChannel(s.workerHandlers(w)); err != nil {
 		w.row.Settle(0, uint64(slot.Failed), scoreboard.ExitNone)
 		return fmt.Errorf("make a control channel: %w", err)
 	}

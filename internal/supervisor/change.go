@@ -149,7 +149,13 @@ func (s *Supervisor) beginChange(ch *changing) {
 	for _, p := range ch.pools {
 		workers += p.size
 	}
-	fits := func(bytes uint64) error { return s.fits(ch, named, workers, bytes) }
+	fits := func(bytes uint64) error { // before anything is written; which of it can be shared is not known yet
+		m := sizing.Models{Copied: bytes}
+		if named.prepares(&ipc.ModelFile{Bytes: int64(min(bytes, 1<<62))}) {
+			m = sizing.Models{Shared: bytes}
+		}
+		return s.fits(ch, named, workers, m)
+	}
 	pools := ch.pools
 	go func() { // ends with its event
 		found, err := cache.CollectOne(o, ch.name, dir, fits)
@@ -186,6 +192,10 @@ func (s *Supervisor) onCollected(e collectedEvent) {
 		s.log.Warn("model directory", "warning", w)
 	}
 	ch.found, ch.made, ch.lease = e.found.Models, e.made, e.found.Lease
+	if err := s.fitsMade(ch); err != nil {
+		s.endChange(err)
+		return
+	}
 	if ch.dir != "" {
 		for i := range ch.found {
 			m := &ch.found[i]
@@ -289,10 +299,31 @@ func (s *Supervisor) mayChange(ch *changing) error {
 	return nil
 }
 
-// fits says why models of so many bytes cannot be loaded by so many workers.
-func (s *Supervisor) fits(ch *changing, p *pool, workers int, bytes uint64) error {
-	if why := sizing.RefuseModels(s.room(p), workers, bytes); why != "" {
+// fits says why models cannot be loaded by so many workers.
+func (s *Supervisor) fits(ch *changing, p *pool, workers int, m sizing.Models) error {
+	if why := sizing.RefuseModels(s.room(p), workers, m); why != "" {
 		return &ipc.Failure{Exit: ipc.ExitTryAgain, What: fmt.Sprintf("%s: %s", ch, why), Try: "unload another, free memory, or scale down"}
+	}
+	return nil
+}
+
+// fitsMade is fits once it is known what can be shared, as that of trees cannot.
+func (s *Supervisor) fitsMade(ch *changing) error {
+	for _, p := range ch.pools {
+		var m sizing.Models
+		for _, f := range ch.made[p] {
+			if slices.ContainsFunc(p.models, func(o ipc.ModelFile) bool { return o.Digest == f.Digest && o.Prepared == f.Prepared }) {
+				continue // it is loaded
+			}
+			shared := min(f.Bytes, f.Shared)
+			m.Shared, m.Copied = m.Shared+uint64(shared), m.Copied+uint64(f.Bytes-shared)
+		}
+		if m == (sizing.Models{}) {
+			continue
+		}
+		if err := s.fits(ch, p, p.size, m); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -416,9 +447,9 @@ func (s *Supervisor) servingOf(p *pool) (list []*worker) {
 	return list
 }
 
-// workerHandlers answer what workers of a pool ask.
-func (s *Supervisor) workerHandlers(pool string) map[string]control.Handler {
-	return map[string]control.Handler{ipc.ControlModel: s.orderOf(pool)}
+// workerHandlers answer what w asks.
+func (s *Supervisor) workerHandlers(w *worker) map[string]control.Handler {
+	return map[string]control.Handler{ipc.ControlModel: s.orderOf(w.slot.pool.name), ipc.ControlMemory: s.hearMemory(w)}
 }
 
 // unstage removes what ch has put into the cache for a while.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -181,20 +180,10 @@ func (s *Supervisor) decide(ch *changing) {
 
 // keepChanged has the main process keep the generation as it is by now.
 func (s *Supervisor) keepChanged(ch *changing) {
-	g := s.gen
-	before := len(g.leaseDescriptors())
-	g.models = nil
-	for _, p := range g.pools {
-		g.addModels(p.models)
-	}
 	if ch.lease != nil {
-		g.leases, ch.lease = append(g.leases, ch.lease), nil
+		s.gen.leases, ch.lease = append(s.gen.leases, ch.lease), nil
 	}
-	g.leases = slices.DeleteFunc(g.leases, func(l *cache.Lease) bool { return !l.Keep(g.models) })
-	s.keepGeneration(s.current())
-	for i := len(g.leaseDescriptors()); i < before; i++ {
-		s.keeper.remove(keptName(g.number, "lease", strconv.Itoa(i)))
-	}
+	s.keepModels()
 }
 
 // endChange ends the change and begins what waits.

@@ -214,6 +214,11 @@ func (s *Supervisor) settle(w *worker) {
 		}
 	}
 	w.slot.lastExit, w.slot.lastReason, w.slot.recycled = w.exit.String(), w.reason, ""
+	if w.relieves && !w.reason.Charged() {
+		w.slot.recycled = recyclePressure
+		s.shared.board.Tally(tallyRecycles + recyclePressure).Add(1)
+		s.emitWorker(w, "recycle", "done: "+recyclePressure)
+	}
 	c, quarantine := s.blame(w)
 	s.part(w)
 	if w.reason.Charged() {

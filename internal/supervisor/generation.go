@@ -276,7 +276,7 @@ func (s *Supervisor) sizePool(p *pool, old *generation, in sizing.Input, taken u
 	in.Asked = int(p.cfg.Workers)
 	before := old.pool(p.name)
 	if before != nil {
-		in.Running = sizing.Decide(sizing.Input{Asked: before.size, ModelBytes: before.modelBytes()}).Memory
+		in.Running = sizing.Decide(sizing.Input{Asked: before.size, ModelBytes: before.modelBytes(), SharedBytes: before.sharedBytes()}).Memory
 	}
 	// What runs already has shown that it fits, and other programs may need less.
 	if what, try := sizing.Short(in); what != "" && old == nil && p.programs.own {
@@ -309,9 +309,9 @@ func (s *Supervisor) room(p *pool) sizing.Input {
 }
 
 func (p *pool) room(found machine.Resources) sizing.Input {
-	available := found.Available - min(found.Available, p.sharedBytes())
 	return sizing.Input{
-		Cores: found.Cores, Memory: found.Memory, Available: available, Limited: found.Limited, ModelBytes: p.modelBytes(), Foreign: !p.programs.own,
+		Cores: found.Cores, Memory: found.Memory, Available: found.Available, Limited: found.Limited,
+		ModelBytes: p.modelBytes(), SharedBytes: p.sharedBytes(), Foreign: !p.programs.own,
 	}
 }
 

@@ -48,19 +48,24 @@ func (s *Supervisor) look() {
 	}()
 }
 
+// warnAnew warns of err if that is not what was said before, which it keeps in said.
+func (s *Supervisor) warnAnew(said *string, what string, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != *said && text != "" {
+		s.log.Warn(what, "err", text)
+	}
+	*said = text
+}
+
 // onLimits says once what has changed, and acts when the next look sees it too: what comes and
 // goes between two looks changes no pool.
 func (s *Supervisor) onLimits(e limitsEvent) {
 	l := &s.lookout
 	l.under = false
-	said := ""
-	if e.err != nil {
-		said = e.err.Error()
-	}
-	if said != l.said && said != "" {
-		s.log.Warn("machine not fully known", "err", said)
-	}
-	l.said = said
+	s.warnAnew(&l.said, "machine not fully known", e.err)
 	found := e.found.Bounds
 	switch {
 	case l.known == (machine.Bounds{}):
@@ -143,7 +148,7 @@ func (s *Supervisor) onWeighed(e weighedEvent) {
 func (p *pool) within(e weighedEvent) sizing.Input {
 	in := sizing.Input{
 		Cores: e.found.Cores, Memory: e.found.Memory, Available: e.found.Available, Limited: e.found.Limited,
-		ModelBytes: p.modelBytes(), Foreign: !p.programs.own,
+		ModelBytes: p.modelBytes(), SharedBytes: p.sharedBytes(), Foreign: !p.programs.own,
 	}
 	held := uint64(0)
 	for w, n := range e.held {

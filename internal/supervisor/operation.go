@@ -52,6 +52,7 @@ type operation struct {
 	deadline    time.Duration // of the rollout's clock; 0: stopped
 	clockOf     int           // of which pair that is
 	canary      *worker
+	short       bool                              // it is being taken back for want of memory
 	before      map[*scoreboard.Row]rollout.Tally // answers when the trial began
 }
 

@@ -100,6 +100,12 @@ func (s *Supervisor) snapshot(ctx context.Context) (got metrics.Snapshot, err er
 			Strangers: s.shared.board.Tally(tallyStrangers).Load(), Pools: s.poolMetrics(), Restarts: map[string]uint64{},
 			Models: s.modelMetrics(),
 		}
+		if m := s.describeMemory(); m != nil {
+			got.Memory = &metrics.Memory{
+				Limit: m.Limit, Used: m.Used, Mapped: m.Mapped, Level: int(s.pressure.watch.State().Level),
+				Stalled: s.pressure.found.Stalled, StallKnown: s.pressure.found.StallKnown, MajorFaults: s.pressure.found.MajorFaults, Kills: s.pressure.found.Kills,
+			}
+		}
 		got.Recycles = map[string]uint64{}
 		for _, r := range recycleReasons {
 			got.Recycles[r] = s.shared.board.Tally(tallyRecycles + r).Load()

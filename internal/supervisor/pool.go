@@ -221,7 +221,10 @@ type worker struct {
 
 	requestsBefore  uint64 // of the processes that had its row before
 	limits          recycleLimits
-	fresh, measured int64 // PSS in bytes when it became ready, and as we measured it last; 0: not known
+	fresh, measured int64             // PSS in bytes when it became ready, and as we measured it last; 0: not known
+	freshPrivate    int64             // bytes of its own when it became ready; 0: not known
+	models          []ipc.ModelMemory // as it has reported them
+	relieves        bool              // it leaves because memory is short
 
 	deadline time.Duration // of its state's clock; 0: none
 	killed   bool          // we sent KILL

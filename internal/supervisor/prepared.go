@@ -13,6 +13,7 @@ import (
 	"preforkd/internal/config"
 	"preforkd/internal/ipc"
 	"preforkd/internal/supervisor/cache"
+	"preforkd/internal/supervisor/machine"
 	"preforkd/internal/supervisor/process"
 )
 
@@ -133,6 +134,7 @@ func (s *Supervisor) runPreparer(ctx context.Context, p *pool, source, dir strin
 	if err != nil {
 		return err
 	}
+	kills := oomKillsFrom(proc.PID)
 	select {
 	case <-proc.Done():
 	case <-ctx.Done():
@@ -140,10 +142,29 @@ func (s *Supervisor) runPreparer(ctx context.Context, p *pool, source, dir strin
 		<-proc.Done()
 		return context.Cause(ctx)
 	}
-	if exit := proc.Exit(); exit.Status != 0 {
+	exit := proc.Exit()
+	if exit.OOM = exit.Killed() && kills(); exit.OOM {
+		return errors.New(said.why(exit.String()) + "; raise the memory limit, or have it prepared before by preforkd models prepare")
+	}
+	if exit.Status != 0 {
 		return errors.New(said.why(exit.String()))
 	}
 	return nil
+}
+
+// oomKillsFrom looks at the memory cgroup of process pid now and returns what tells whether the
+// kernel has killed there since. Where nobody counts nothing is put down to memory.
+func oomKillsFrom(pid int) func() bool {
+	var oom machine.OOM
+	file, err := oom.Counter(pid)
+	if err != nil {
+		return func() bool { return false }
+	}
+	before, err := oom.Kills(file)
+	return func() bool {
+		now, wrong := oom.Kills(file)
+		return err == nil && wrong == nil && now > before
+	}
 }
 
 // why is what a process that has ended so said of it, in one line.

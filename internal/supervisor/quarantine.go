@@ -144,8 +144,9 @@ func (s *Supervisor) freeModels() {
 // describeModels returns the models of the generation in charge.
 func (s *Supervisor) describeModels() []admin.Model {
 	models := []admin.Model{}
-	for _, file := range s.gen.models {
-		m := admin.Model{Name: file.Name, Version: file.Version, Digest: file.Digest, State: "serving"}
+	for i := range s.gen.models {
+		file := &s.gen.models[i]
+		m := admin.Model{Name: file.Name, Version: file.Version, Digest: file.Digest, State: "serving", Weights: s.describeWeights(file)}
 		if row := s.shared.board.Model(file.Row); row != nil {
 			m.Deaths = row.Deaths.Load()
 			if m.Deaths > 0 {
@@ -164,9 +165,11 @@ func (s *Supervisor) describeModels() []admin.Model {
 // modelMetrics is the same for metrics.
 func (s *Supervisor) modelMetrics() (models []metrics.Model) {
 	for _, m := range s.describeModels() {
-		models = append(models, metrics.Model{
-			Name: m.Name, Version: m.Version, Quarantined: m.State == admin.StateQuarantined, Deaths: m.Deaths,
-		})
+		mm := metrics.Model{Name: m.Name, Version: m.Version, Quarantined: m.State == admin.StateQuarantined, Deaths: m.Deaths}
+		if m.Weights != nil {
+			mm.Weighed, mm.Private, mm.Shared, mm.Lost = true, max(m.Weights.Private, 0), m.Weights.Shared, m.Weights.Kind == admin.WeightsLost
+		}
+		models = append(models, mm)
 	}
 	return models
 }

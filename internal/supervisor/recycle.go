@@ -7,6 +7,7 @@ import (
 
 	"preforkd/internal/config"
 	"preforkd/internal/supervisor/admin"
+	"preforkd/internal/supervisor/guard"
 	"preforkd/internal/supervisor/machine"
 	"preforkd/internal/supervisor/slot"
 )
@@ -16,10 +17,11 @@ const (
 	recycleRequests = "requests"
 	recycleAge      = "age"
 	recycleMemory   = "memory"
+	recyclePressure = "pressure"
 	recycleAsked    = "asked"
 )
 
-var recycleReasons = []string{recycleRequests, recycleAge, recycleMemory, recycleAsked}
+var recycleReasons = []string{recycleRequests, recycleAge, recycleMemory, recyclePressure, recycleAsked}
 
 // recycleEvery is how often the supervisor looks whether a worker is due: a few loads per
 // worker.
@@ -102,7 +104,7 @@ func (w *worker) memory() int64 {
 // freshLimits gives w, which has just become ready, its limits.
 func (s *Supervisor) freshLimits(w *worker) {
 	w.limits = drawLimits(w.slot.pool.cfg.Recycle, jitter())
-	w.fresh = w.memory()
+	w.fresh, w.freshPrivate = w.memory(), w.row.Private.Load()
 }
 
 // recycles tells whether any worker may ever be due.
@@ -116,8 +118,8 @@ func (s *Supervisor) recycles() bool {
 // checkRecycle begins to replace the worker that has served longest of those that are due:
 // one at a time, and while nothing else is under way.
 func (s *Supervisor) checkRecycle() {
-	if s.stopping != stopNot || s.busy() != "" || len(s.queued) > 0 {
-		return
+	if s.stopping != stopNot || s.busy() != "" || len(s.queued) > 0 || s.pressure.watch.State().Level == guard.Critical && s.guards() {
+		return // where memory is critical there is no room for another worker beside the old one
 	}
 	now := s.now()
 	for _, w := range s.byPID { // before any of the pool is replaced again
@@ -184,7 +186,8 @@ type measuredEvent map[*worker]int64
 func (s *Supervisor) measure() {
 	pids := map[*worker]int{}
 	for _, w := range s.byPID {
-		if w.limits.memory > 0 && w.state == slot.Ready && w.row.PSS.Load() == 0 {
+		wanted := w.limits.memory > 0 || s.pressure.watch.State().Level > guard.Calm
+		if wanted && w.state == slot.Ready && w.row.PSS.Load() == 0 {
 			pids[w] = w.proc.PID
 		}
 	}

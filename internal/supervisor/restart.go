@@ -8,6 +8,7 @@ import (
 
 	"preforkd/internal/ipc"
 	"preforkd/internal/supervisor/admin"
+	"preforkd/internal/supervisor/guard"
 	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
 )
@@ -30,6 +31,7 @@ type restarting struct {
 	change    *rollout.Swap
 	events    []rollout.Event // that arose while actions were carried out
 	busy      bool
+	short     bool // it is being taken back for want of memory
 }
 
 type restartEnd struct {
@@ -88,6 +90,9 @@ func (s *Supervisor) beginRestart(rs *restarting) {
 // planRestart finds out which workers rs is about, or why it cannot be.
 func (s *Supervisor) planRestart(rs *restarting) (err error) {
 	if rs.pool, err = s.gen.poolNamed(rs.request.Pool); err != nil {
+		return err
+	}
+	if err := s.roomToGrow("restart", guard.Critical, "; or scale down, which starts nothing"); err != nil {
 		return err
 	}
 	n := len(rs.pool.slots)
@@ -175,7 +180,11 @@ func (s *Supervisor) restartStep(rs *restarting, a rollout.Action) {
 		rs.next.history = rs.old.history
 		rs.pool.slots[rs.old.index] = rs.next
 	case rollout.Drain, rollout.Remove:
-		if !s.takeAway(rs.old, a.Do) {
+		sl := rs.old
+		if a.Worker.Gen == rollout.New {
+			sl = rs.next
+		}
+		if !s.takeAway(sl, a.Do) {
 			rs.events = append(rs.events, rollout.Event{Kind: rollout.OnEnded, Worker: a.Worker})
 		}
 	}

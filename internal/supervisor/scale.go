@@ -7,6 +7,7 @@ import (
 
 	"preforkd/internal/ipc"
 	"preforkd/internal/supervisor/admin"
+	"preforkd/internal/supervisor/guard"
 	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/sizing"
 	"preforkd/internal/supervisor/slot"
@@ -28,6 +29,7 @@ type scaling struct {
 	change   *rollout.Resize
 	events   []rollout.Event // that arose while actions were carried out
 	busy     bool
+	short    bool // it is being taken back for want of memory
 }
 
 type scaleEnd struct {
@@ -126,14 +128,8 @@ func (s *Supervisor) planScale(sc *scaling) (err error) {
 	if sc.steps != nil {
 		sc.to = sizing.Steps(sc.from, sc.steps)
 	}
-	room := s.room(sc.pool)
-	if sc.auto { // decided by what the workers were measured with
-		room.Private, room.Shared = sc.need.Private, sc.need.Shared
-	}
-	if why, memory := sizing.Refuse(room, sc.from, sc.to); memory {
-		return &ipc.Failure{Exit: ipc.ExitTryAgain, What: "scale pool " + sc.pool.name + ": " + why, Try: "ask for fewer, or free memory"}
-	} else if why != "" {
-		return &ipc.Failure{Exit: ipc.ExitUsage, What: "scale pool " + sc.pool.name + ": " + why, Try: fmt.Sprintf("it has %s now", workers(sc.from))}
+	if err := s.memoryCarries(sc); err != nil {
+		return err
 	}
 	stays := 0
 	for _, sl := range sc.pool.slots[:min(sc.from, sc.to)] {
@@ -146,6 +142,33 @@ func (s *Supervisor) planScale(sc *scaling) (err error) {
 			Exit: ipc.ExitTryAgain, What: fmt.Sprintf("scale pool %s: none of the %s that would stay is ready", sc.pool.name, workers(sc.to)),
 			Try: "preforkd status shows why; try again when one is",
 		}
+	}
+	return nil
+}
+
+// memoryCarries says why sc cannot be, by its size or for want of memory.
+func (s *Supervisor) memoryCarries(sc *scaling) error {
+	room := s.room(sc.pool)
+	if sc.auto { // decided by what the workers were measured with
+		room.Private, room.Shared = sc.need.Private, sc.need.Shared
+	} else if measured := s.measuredPrivate(sc.pool); measured > room.Need().Private { // they have grown beyond what was planned
+		room.Private, room.Shared = measured, room.SharedBytes
+	}
+	what := "scale pool " + sc.pool.name
+	why, memory := sizing.Refuse(room, sc.from, sc.to)
+	switch {
+	case why != "" && !memory:
+		return &ipc.Failure{Exit: ipc.ExitUsage, What: what + ": " + why, Try: fmt.Sprintf("it has %s now", workers(sc.from))}
+	case sc.to <= sc.from:
+	case sc.request.Force:
+		if memory {
+			s.log.Warn("pool scaled beyond what memory carries, as it was forced", "pool", sc.pool.name, "workers", sc.to, "why", why)
+		}
+	default:
+		if err := s.roomToGrow(what, guard.Tight, "; --force does it all the same"); err != nil || !memory {
+			return err
+		}
+		return &ipc.Failure{Exit: ipc.ExitConfig, What: what + ": " + why, Try: "ask for fewer, free memory or raise the limit; --force does it all the same"}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/machine"
 	"preforkd/internal/supervisor/slot"
@@ -142,7 +143,7 @@ func (s *Supervisor) describe() admin.Status {
 	st := admin.Status{
 		Time: time.Now(), Version: s.opts.Version, PID: s.pid, Generation: s.gen.number,
 		Uptime: admin.Duration(s.now()), Operations: s.ops.address, RolledBackTo: s.current().origin, LastReload: s.lastReload, Events: s.history.Recent(recentEvents),
-		Models: s.describeModels(),
+		Models: s.describeModels(), Memory: s.describeMemory(),
 	}
 	st.State = "serving"
 	switch {
@@ -161,6 +162,9 @@ func (s *Supervisor) describe() admin.Status {
 		st.Listen = append(st.Listen, address)
 	}
 	st.Pools = s.describePools()
+	for i, l := range s.shared.board.LayerStates() {
+		st.Layers = append(st.Layers, admin.Layer{Name: scoreboard.LayerNames[i], Running: l.Running, Waiting: l.Waiting, Refused: l.Refused})
+	}
 	return st
 }
 
@@ -221,6 +225,7 @@ func (s *Supervisor) describeSlot(sl *poolSlot, w *worker) admin.Slot {
 		d.Reason = w.reason.String()
 	}
 	d.InFlight = int(w.row.InFlight.Load())
+	d.Private, d.Shared = w.row.Private.Load(), w.row.Shared.Load()
 	rate := s.rates.of(w)
 	d.RequestsPerSecond, d.P50, d.P99 = rate.perSecond, admin.Duration(rate.p50), admin.Duration(rate.p99)
 	return d

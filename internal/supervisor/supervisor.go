@@ -79,6 +79,10 @@ type Supervisor struct {
 	measuring bool          // that is under way
 	rates     rates
 	lookout   lookout // for limits that change
+	pressure  pressure
+	lost      map[modelOf]string // models whose weights are not shared as they should be, and why
+	renewed   map[modelOf]uint64 // the generation in which they were last prepared anew
+	renewing  bool               // that is under way
 	oom       oomKills
 	oomAbove  int                                // by how much our oom_score_adj is higher than the main process's
 	numbers   map[string]int                     // of pools, by name; only newGeneration's
@@ -121,6 +125,7 @@ func New(opts Options) *Supervisor {
 		opts: opts, cfg: opts.Config, origin: time.Now(), outputs: map[int][2]int{},
 		lifeline: [2]int{-1, -1}, pid: os.Getpid(), history: admin.NewLog(keptEvents),
 		events: make(chan event, 64), ended: make(chan struct{}), byPID: map[int]*worker{},
+		lost: map[modelOf]string{}, renewed: map[modelOf]uint64{},
 		deaths: map[*scoreboard.Model]*slot.Deaths{}, watched: map[string]*watching{}, numbers: map[string]int{config.MainPool: 0}, proven: map[string]bool{},
 	}
 }
@@ -239,6 +244,12 @@ func (s *Supervisor) handle(e event) {
 		s.onLimits(e)
 	case weighedEvent:
 		s.onWeighed(e)
+	case strainEvent:
+		s.onStrain(e)
+	case memoryEvent:
+		s.onMemory(e)
+	case renewedEvent:
+		s.onRenewed(e)
 	}
 }
 
@@ -252,7 +263,7 @@ func (s *Supervisor) send(e event) {
 
 // untilNext returns how long nothing is due.
 func (s *Supervisor) untilNext() time.Duration {
-	next := s.sampleAt - s.now()
+	next := min(s.sampleAt, s.pressure.at) - s.now()
 	if s.recycles() {
 		next = min(next, s.recycleAt-s.now())
 	}
@@ -309,6 +320,10 @@ func (s *Supervisor) onTimer() {
 	if now >= s.lookout.at {
 		s.lookout.at = now + lookEvery
 		s.look()
+	}
+	if now >= s.pressure.at {
+		s.pressure.at = now + strainEvery
+		s.feel()
 	}
 	if now >= s.recycleAt {
 		s.recycleAt = now + recycleEvery

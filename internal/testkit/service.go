@@ -133,10 +133,17 @@ func (o Options) size() (args []string) {
 func Start(t testing.TB, o Options) *Service {
 	t.Helper()
 	s := Launch(t, o)
+	s.Ready()
+	return s
+}
+
+// Ready waits until a service that was launched is ready, and reads its line about that.
+func (s *Service) Ready() {
+	s.t.Helper()
 	s.Await("READY=1")
 	line, err := s.out.ReadString('\n')
 	if err != nil {
-		t.Fatalf("read the ready line: %v", err)
+		s.t.Fatalf("read the ready line: %v", err)
 	}
 	for _, word := range strings.Fields(line) {
 		if strings.HasPrefix(word, "http://") || strings.HasPrefix(word, "https://") {
@@ -145,7 +152,6 @@ func Start(t testing.TB, o Options) *Service {
 		}
 	}
 	s.Workers()
-	return s
 }
 
 // Launch starts a service and does not wait. When the test ends the service is killed

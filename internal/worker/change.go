@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"preforkd/internal/inference/onnx"
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/ipc"
 )
@@ -118,12 +117,7 @@ func (w *worker) loadAside(ctx context.Context, set *ipc.ModelSet) (*repository.
 		pending.Drop()
 		return nil, err
 	}
-	trimmed := make(chan struct{})
-	go func() { // ends at once; on a thread that is not slow: it holds locks which requests want
-		defer close(trimmed)
-		onnx.Trim()
-	}()
-	<-trimmed
+	trim()
 	return pending, nil
 }
 
@@ -198,7 +192,10 @@ func (w *worker) adopt() {
 	w.set.Store(w.change.set)
 	w.api.Changed()
 	w.change.number, w.change.pending, w.change.set, w.watched.fresh = 0, nil, nil, nil
-	w.change.beside.Go(retire) // ends when the requests that were under way have been answered
+	w.change.beside.Go(func() { // ends when the requests that were under way have been answered
+		retire()
+		w.reportModels()
+	})
 }
 
 // forget frees what is pending, if anything is. The caller holds w.change.mu.

@@ -30,8 +30,8 @@ type watched struct {
 	// aside is set while models are loaded beside what serves: until they serve, their runs
 	// are no business of the row's. Only the goroutine that loads uses these.
 	aside bool
-	names map[string]string // what operators call a path
-	fresh []*watchedModel   // loaded aside
+	files map[string]*ipc.ModelFile // by the path that is loaded
+	fresh []*watchedModel           // loaded aside
 }
 
 // Load announces path by the name that the operator gave it.
@@ -43,14 +43,19 @@ func (e *watched) LoadPrepared(dir string) (inference.Model, error) {
 }
 
 func (e *watched) load(path string, load func(string) (inference.Model, error)) (inference.Model, error) {
-	if name, ok := e.names[path]; ok {
-		_ = e.w.supers.Send("STATUS=loading " + name)
+	f := e.files[path]
+	if f != nil {
+		_ = e.w.supers.Send("STATUS=loading " + f.Source)
 	}
-	m, err := load(path)
+	var m inference.Model
+	memory, err := e.w.measured(f, e.aside, func() (err error) {
+		m, err = load(path)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	wm := &watchedModel{Model: m, w: e.w}
+	wm := &watchedModel{Model: m, w: e.w, memory: memory}
 	if e.aside {
 		e.fresh = append(e.fresh, wm)
 	}
@@ -60,15 +65,16 @@ func (e *watched) load(path string, load func(string) (inference.Model, error)) 
 
 // calls has paths called by where the operator has put the files.
 func (e *watched) calls(files []ipc.ModelFile) {
-	e.names = make(map[string]string, len(files))
-	for _, m := range files {
-		e.names[m.Path], e.names[m.Prepared] = m.Source, m.Source
+	e.files = make(map[string]*ipc.ModelFile, 2*len(files))
+	for i := range files {
+		e.files[files[i].Path], e.files[files[i].Prepared] = &files[i], &files[i]
 	}
 }
 
 type watchedModel struct {
 	inference.Model
 	w      *worker
+	memory loaded
 	serves atomic.Bool
 }
 

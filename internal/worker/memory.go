@@ -10,20 +10,34 @@ import (
 	"time"
 )
 
-// memoryEvery is how often a worker says how much memory it has. The kernel walks its page
-// tables for the answer, some microseconds a megabyte, which no request waits for.
-const memoryEvery = 5 * time.Second
+// A worker says every memoryEvery how much memory it has, and every mapsEvery what of its models'
+// weights it has mapped. The kernel walks its page tables for either answer, in a time
+// that grows with the memory there is; no request waits for it. A worker that is so large that it
+// takes more than 5 ms asks more seldom: it spends a thousandth of one core on it at most.
+const (
+	memoryEvery = 5 * time.Second
+	mapsEvery   = time.Minute
+	memoryShare = 1000
+)
 
-// keepMemory writes the PSS of this process into its row until ctx ends, after what large
+// keepMemory writes the memory of this process into its row until ctx ends, after what large
 // requests have needed is given back.
 func (w *worker) keepMemory(ctx context.Context) {
-	ticker := time.NewTicker(memoryEvery)
-	defer ticker.Stop()
+	timer := time.NewTimer(memoryEvery)
+	defer timer.Stop()
+	mapsAt := time.Now().Add(2 * memoryEvery) // by then the first requests have touched some
 	for {
 		select {
-		case <-ticker.C:
+		case <-timer.C:
 			w.api.GiveBack()
+			began := time.Now()
 			w.measureMemory()
+			timer.Reset(max(memoryEvery, memoryShare*time.Since(began)))
+			if began.After(mapsAt) {
+				began = time.Now()
+				w.reportModels()
+				mapsAt = time.Now().Add(max(mapsEvery, memoryShare*time.Since(began)))
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -33,13 +47,12 @@ func (w *worker) keepMemory(ctx context.Context) {
 // measureMemory writes it once. What cannot be read is said once, and is no error: there
 // are kernels without smaps_rollup.
 func (w *worker) measureMemory() {
-	data, err := os.ReadFile("/proc/self/smaps_rollup")
+	u, err := readUsage()
 	if err == nil {
-		var n int64
-		if n, err = pss(data); err == nil {
-			w.row.PSS.Set(n)
-			return
-		}
+		w.row.PSS.Set(u.pss)
+		w.row.Private.Set(u.anonymous)
+		w.row.Shared.Set(u.rss - min(u.anonymous, u.rss))
+		return
 	}
 	if !w.memoryUnknown {
 		w.memoryUnknown = true
@@ -47,22 +60,61 @@ func (w *worker) measureMemory() {
 	}
 }
 
-// pss returns what the line "Pss:" of smaps_rollup says (proc_pid_smaps(5)), in bytes.
-func pss(rollup []byte) (int64, error) {
+// usage is what smaps_rollup says of a process (proc_pid_smaps(5)), in bytes. What is not
+// anonymous is in the page cache, once for all who map it, whether others do so by now or not:
+// that is why the lines Private and Shared tell less.
+type usage struct {
+	pss, rss        int64
+	anonymous, swap int64
+}
+
+// own is what the process has of its own, also where that is swapped out.
+func (u usage) own() int64 { return u.anonymous + u.swap }
+
+func readUsage() (usage, error) {
+	data, err := os.ReadFile("/proc/self/smaps_rollup")
+	if err != nil {
+		return usage{}, err
+	}
+	return parseUsage(data)
+}
+
+func parseUsage(rollup []byte) (u usage, err error) {
 	for line := range bytes.Lines(rollup) {
-		rest, ok := bytes.CutPrefix(line, []byte("Pss:"))
-		if !ok {
+		name, rest, _ := bytes.Cut(line, []byte(":"))
+		into, must := u.field(string(name))
+		if into == nil {
 			continue
 		}
 		fields := bytes.Fields(rest)
-		if len(fields) != 2 || string(fields[1]) != "kB" {
-			return 0, fmt.Errorf("smaps_rollup: %q is no number of kB", bytes.TrimSpace(line))
+		n := int64(-1)
+		if len(fields) == 2 && string(fields[1]) == "kB" {
+			n, err = strconv.ParseInt(string(fields[0]), 10, 52)
 		}
-		n, err := strconv.ParseInt(string(fields[0]), 10, 52)
-		if err != nil || n < 0 {
-			return 0, fmt.Errorf("smaps_rollup: %q is no number of kB", bytes.TrimSpace(line))
+		if n < 0 || err != nil {
+			return usage{}, fmt.Errorf("smaps_rollup: %q is no number of kB", bytes.TrimSpace(line))
 		}
-		return n << 10, nil
+		if *into = n << 10; must {
+			*into = max(*into, 1) // it is said, as no process has nothing
+		}
 	}
-	return 0, errors.New("smaps_rollup has no line that begins with Pss")
+	if u.pss == 0 || u.rss == 0 {
+		return usage{}, errors.New("smaps_rollup has no lines that begin with Pss and Rss")
+	}
+	return u, nil
+}
+
+// field returns where the line of that name goes, nil for others, and whether it must be there.
+func (u *usage) field(name string) (into *int64, must bool) {
+	switch name {
+	case "Pss":
+		return &u.pss, true
+	case "Rss":
+		return &u.rss, true
+	case "Anonymous":
+		return &u.anonymous, false
+	case "Swap":
+		return &u.swap, false
+	}
+	return nil, false
 }

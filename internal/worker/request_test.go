@@ -24,6 +24,7 @@ import (
 	"preforkd/internal/inference/onnx"
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/control"
 	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/testkit/digits"
 	"preforkd/internal/worker/accept"
@@ -78,9 +79,26 @@ func complete(t testing.TB) *worker {
 			t.Error(err)
 		}
 	})
+	w.control = deaf(t)
 	w.handle("1.2.3")
 	t.Cleanup(alongside(w.api.Watch))
 	return w
+}
+
+// deaf is a control channel whose other end has died.
+func deaf(t testing.TB) *control.Conn {
+	t.Helper()
+	theirs, own, err := control.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(theirs)
+	c, err := control.New(own, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
 }
 
 // bodies are of the requests that cost no allocation, by path.

@@ -39,6 +39,7 @@ func (w *worker) serve(ctx context.Context) error {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)
 	}
 	defer alongside(w.keepMemory)()
+	w.change.beside.Go(w.reportModels) // ends when the supervisor has heard it, or has died
 	if !w.held {
 		w.release()
 	}

@@ -62,4 +62,5 @@ func (w *worker) dropped(f api.Fate) {
 func (w *worker) observe(inUse, waiting int) {
 	w.row.InUse.Set(int64(inUse))
 	w.row.Waiting.Set(int64(waiting))
+	w.observeLayer(api.Compute, inUse, waiting)
 }

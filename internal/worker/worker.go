@@ -206,6 +206,7 @@ func (w *worker) load() error {
 	}
 	onnx.Trim()
 	w.warnPlain(w.models.Every(), w.manifest.Models)
+	w.warnLost(w.models.Every(), w.manifest.Models)
 	return nil
 }
 
@@ -261,6 +262,9 @@ func (w *worker) handle(version string) {
 		Proxies:        w.proxies(),
 		Unloaded:       func() []ipc.UnloadedModel { return w.set.Load().Unloaded },
 		ControlSetting: w.cfg.Models.Control,
+		Routes:         w.routes(),
+		Layers:         w.layers(),
+		Misplaced:      w.misplaced,
 	}
 	if w.cfg.Models.Control == config.ControlExplicit {
 		o.Control = w.order

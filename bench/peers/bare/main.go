@@ -3,9 +3,11 @@
 // and the same engine call, and nothing else: no supervisor, no routes, no limits, no
 // clocks.
 //
+// With -model and -name it serves another model of one input, by its inference endpoint.
+//
 // It reads and writes with preforkd's own codec (internal/worker/codec), so that the
 // comparison shows what serving costs and not what encoding/json costs. It has one session of the
-// model for each of GOMAXPROCS threads, taken from a channel.
+// model for each of GOMAXPROCS threads, unless -sessions says how many, taken from a channel.
 //
 //	bare -listen 127.0.0.1:9000 -library /path/libonnxruntime.so -model models/digits/1/model.onnx
 package main
@@ -32,8 +34,10 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:9000", "address")
 	library := flag.String("library", "libonnxruntime.so.1", "ONNX Runtime's shared library")
 	path := flag.String("model", "models/digits/1/model.onnx", "the model")
+	name := flag.String("name", "digits", "what it is called")
+	sessions := flag.Int("sessions", runtime.GOMAXPROCS(0), "how many sessions, so copies of the weights, there are")
 	flag.Parse()
-	if err := run(*listen, *library, *path); err != nil {
+	if err := run(*listen, *library, *path, *name, *sessions); err != nil {
 		fmt.Fprintln(os.Stderr, "bare:", err)
 		os.Exit(1)
 	}
@@ -41,6 +45,8 @@ func main() {
 
 // server answers requests. All its fields are safe for concurrent use.
 type server struct {
+	model    string
+	endpoint string
 	sessions chan inference.Model
 	inputs   []inference.TensorInfo
 	outputs  []inference.TensorInfo
@@ -56,12 +62,12 @@ type call struct {
 	number  []byte // the text of a header
 }
 
-func run(listen, library, path string) error {
+func run(listen, library, path, name string, sessions int) error {
 	engine, err := onnx.Open(library)
 	if err != nil {
 		return err
 	}
-	s := &server{sessions: make(chan inference.Model, runtime.GOMAXPROCS(0))}
+	s := &server{model: name, endpoint: "/v2/models/" + name + "/infer", sessions: make(chan inference.Model, max(sessions, 1))}
 	for range cap(s.sessions) {
 		m, err := engine.Load(path)
 		if err != nil {
@@ -73,7 +79,7 @@ func run(listen, library, path string) error {
 	if s.row, err = s.inputs[0].Row(); err != nil {
 		return err
 	}
-	s.calls.New = func() any { return &call{out: make([]inference.Tensor, 2)} }
+	s.calls.New = func() any { return &call{out: make([]inference.Tensor, len(s.outputs))} }
 
 	http := &fasthttp.Server{Handler: s.handle, Name: "bare"}
 	signals := make(chan os.Signal, 1)
@@ -95,9 +101,9 @@ func (s *server) handle(ctx *fasthttp.RequestCtx) {
 	switch path := string(ctx.Path()); {
 	case !ctx.IsPost():
 		ctx.Error("not found", fasthttp.StatusNotFound)
-	case path == "/predict":
+	case path == "/predict" && len(c.out) == 2: // a label and probabilities
 		s.predict(ctx, c)
-	case path == "/v2/models/digits/infer":
+	case path == s.endpoint:
 		s.infer(ctx, c)
 	default:
 		ctx.Error("not found", fasthttp.StatusNotFound)
@@ -114,7 +120,7 @@ func (s *server) predict(ctx *fasthttp.RequestCtx, c *call) {
 		return
 	}
 	body, err := c.predict.AppendResponse(ctx.Response.SwapBody(nil)[:0], codec.Prediction{
-		Model: "digits", Version: "1", Label: &c.out[0], Probabilities: &c.out[1],
+		Model: s.model, Version: "1", Label: &c.out[0], Probabilities: &c.out[1],
 	})
 	if err != nil {
 		ctx.Error(err.Error(), fasthttp.StatusInternalServerError)
@@ -145,7 +151,7 @@ func (s *server) infer(ctx *fasthttp.RequestCtx, c *call) {
 		ctx.Error(err.Error(), fasthttp.StatusInternalServerError)
 		return
 	}
-	answer, header, err := c.infer.AppendResponse(ctx.Response.SwapBody(nil)[:0], "digits", "1", c.out)
+	answer, header, err := c.infer.AppendResponse(ctx.Response.SwapBody(nil)[:0], s.model, "1", c.out)
 	if err != nil {
 		ctx.Error(err.Error(), fasthttp.StatusInternalServerError)
 		return

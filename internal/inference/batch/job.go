@@ -41,9 +41,9 @@ type Model struct {
 // Expect returns how long one job keeps a runner, as the latest did; 0: none has run yet.
 func (m *Model) Expect() time.Duration { return time.Duration(m.took.Load()) }
 
-// learn notes that n jobs have kept a runner for so long. Runners that learn at once may
+// Learn notes that n jobs have kept a runner for so long. Runners that learn at once may
 // lose one of their samples.
-func (m *Model) learn(took time.Duration, n int) {
+func (m *Model) Learn(took time.Duration, n int) {
 	each := int64(took) / int64(n)
 	old := m.took.Load()
 	if old == 0 {

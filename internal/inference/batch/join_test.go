@@ -97,12 +97,12 @@ func TestExpect(t *testing.T) {
 	if m.Expect() != 0 {
 		t.Error("expects something before the first run")
 	}
-	m.learn(80*time.Millisecond, 8)
+	m.Learn(80*time.Millisecond, 8)
 	if got := m.Expect(); got != 10*time.Millisecond {
 		t.Errorf("after the first: %v", got)
 	}
 	for range 100 {
-		m.learn(20*time.Millisecond, 1)
+		m.Learn(20*time.Millisecond, 1)
 	}
 	if got := m.Expect(); got < 19*time.Millisecond || got > 20*time.Millisecond {
 		t.Errorf("after many of 20 ms: %v", got)

@@ -22,7 +22,7 @@ func (r *Runners) run(lead *Job, n int, stop inference.Stop, in, out []inference
 	err := r.options.Run(lead, n, stop, in, out)
 	lead.Ended = r.options.Clock()
 	if err == nil {
-		lead.Model.learn(time.Duration(lead.Ended-lead.Began), n)
+		lead.Model.Learn(time.Duration(lead.Ended-lead.Began), n)
 	}
 	return err
 }

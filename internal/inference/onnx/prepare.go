@@ -72,22 +72,29 @@ func (e *engine) Prepare(path, dir string) error {
 }
 
 // sameFace returns an error unless the prepared model has the inputs and outputs of the
-// one that it was made of.
+// one that it was made of. It has one of them in memory at a time.
 func sameFace(path, graph string) error {
-	plain, err := load(path, asItIs)
+	plainInputs, plainOutputs, err := face(path, asItIs)
 	if err != nil {
 		return err
 	}
-	defer plain.free()
-	made, err := load(graph, prepared)
+	inputs, outputs, err := face(graph, prepared)
 	if err != nil {
 		return fmt.Errorf("load what was prepared: %w", err)
 	}
-	defer made.free()
-	if !slices.EqualFunc(plain.inputs, made.inputs, sameTensor) || !slices.EqualFunc(plain.outputs, made.outputs, sameTensor) {
-		return fmt.Errorf("what was prepared has other inputs or outputs: %v and %v, not %v and %v", made.inputs, made.outputs, plain.inputs, plain.outputs)
+	if !slices.EqualFunc(plainInputs, inputs, sameTensor) || !slices.EqualFunc(plainOutputs, outputs, sameTensor) {
+		return fmt.Errorf("what was prepared has other inputs or outputs: %v and %v, not %v and %v", inputs, outputs, plainInputs, plainOutputs)
 	}
 	return nil
+}
+
+// face loads a model, frees it and returns what its inputs and outputs were.
+func face(path string, f form) (inputs, outputs []inference.TensorInfo, err error) {
+	m, err := load(path, f)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.inputs, m.outputs, m.free()
 }
 
 func sameTensor(a, b inference.TensorInfo) bool {

@@ -43,6 +43,9 @@ func (m *Model) Inputs() []inference.TensorInfo { return m.model.Inputs() }
 // Outputs returns the model's outputs in its own order. Callers do not change them.
 func (m *Model) Outputs() []inference.TensorInfo { return m.model.Outputs() }
 
+// Loaded is what the engine has loaded, as its Load returned it.
+func (m *Model) Loaded() inference.Model { return m.model }
+
 // Run is inference.Model's Run, for any goroutine: a run waits for the one before it.
 // With one permit in a worker it never waits.
 func (m *Model) Run(in, out []inference.Tensor) error { return m.RunUntil(nil, in, out) }

@@ -176,12 +176,21 @@ func newBoard(mem []byte) (*Board, error) {
 	if err != nil {
 		return nil, err
 	}
+	layers, err := wanted(sections, sectionLayers, layersBytes, maxRows)
+	if err != nil {
+		return nil, err
+	}
 	for i := range rows.rows {
-		b.rows = append(b.rows, &Row{
+		r := &Row{
 			Fields:  fieldsAt(mem, rows.offset+i*rows.rowBytes),
 			Latency: histogramAt(mem, latency.offset+i*latency.rowBytes),
+			Layers:  new(Layers),
 			index:   int(i),
-		})
+		}
+		if i < layers.rows {
+			r.Layers = layersAt(mem, layers.offset+i*layers.rowBytes)
+		}
+		b.rows = append(b.rows, r)
 	}
 	for i := range models.rows {
 		b.models = append(b.models, &Model{modelFields: modelAt(mem, models.offset+i*models.rowBytes), number: int(i) + 1})

@@ -29,8 +29,13 @@ func TestEveryCounterIsSummed(t *testing.T) {
 			}
 		}
 	}
-	sum := f.Counts()
-	sum.Add(f.Counts())
+	row := Row{Fields: &f, Layers: &Layers{}}
+	for i := range knownLayers {
+		row.Layers[i].Refused.Add(1)
+		n++
+	}
+	sum := row.Counts()
+	sum.Add(row.Counts())
 	flat := fmt.Sprint(sum)
 	if got := strings.Count(flat, "2"); got != n || strings.ContainsAny(flat, "01") {
 		t.Errorf("%d counters, sums %s", n, flat)

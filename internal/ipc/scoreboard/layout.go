@@ -35,6 +35,7 @@ const (
 	sectionLatency = "latency"
 	sectionModels  = "models"  // a board of an earlier version has none
 	sectionTallies = "tallies" // likewise
+	sectionLayers  = "layers"  // likewise
 )
 
 // sectionRows is one of them. A linker can set it, so that a test has programs that do not
@@ -76,6 +77,7 @@ func plan(rows int) ([]section, uint64) {
 		{name: sectionLatency, rowBytes: histogramBytes, rows: uint64(rows)},
 		{name: sectionModels, rowBytes: modelBytes, rows: newModels},
 		{name: sectionTallies, rowBytes: tallyBytes, rows: newTallies},
+		{name: sectionLayers, rowBytes: layersBytes, rows: uint64(rows)},
 	}
 	size := uint64(headerBytes)
 	for i := range sections {

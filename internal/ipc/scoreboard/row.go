@@ -18,6 +18,7 @@ const rowBytes = 512
 type Row struct {
 	*Fields
 	Latency *Histogram // of requests, from the first byte read to the last one written
+	Layers  *Layers    // on a board of an earlier version this process's own
 	index   int
 }
 
@@ -71,8 +72,12 @@ type Fields struct {
 	Exits Counter // processes that ended in this row; the supervisor's
 	_     [6]uint64
 
-	PSS Gauge // bytes of the process, its proportional share of resident memory; 0: not said
-	_   [7]uint64
+	// Bytes of the process; 0: not said. What it has of its own is resident and anonymous, what it
+	// shares, or others could, is pages of files and of shared memory.
+	PSS     Gauge // its proportional share of resident memory
+	Private Gauge
+	Shared  Gauge
+	_       [5]uint64
 }
 
 // Respond counts a response with an HTTP status; one that is no status, 100 to 599,
@@ -268,6 +273,9 @@ func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
 	r.InUse.Set(0)
 	r.Waiting.Set(0)
 	r.PSS.Set(0)
+	r.Private.Set(0)
+	r.Shared.Set(0)
+	r.Layers.settle()
 	r.Ticked.Clear()
 	r.BusySince.Clear()
 	r.Leave()

@@ -34,6 +34,7 @@ type Counts struct {
 	Forsaken       [2]uint64
 	Lost           uint64
 	Exits          uint64
+	LayerRefused   [knownLayers]uint64 // by layer; of a row's Layers
 }
 
 // Snapshot reads the row. It is false for a row that nobody ever held, and for one
@@ -63,7 +64,7 @@ func (r *Row) Snapshot() (Snapshot, bool) {
 	return Snapshot{}, false
 }
 
-// Counts reads the counters, also those of a free row.
+// Counts reads the counters but those of the layers, also those of a free row.
 func (f *Fields) Counts() Counts {
 	c := Counts{
 		Requests:       f.Requests.Load(),
@@ -92,6 +93,13 @@ func load(to []uint64, from []Counter) {
 	}
 }
 
+// Counts reads the counters, also those of a free row.
+func (r *Row) Counts() Counts {
+	c := r.Fields.Counts()
+	c.LayerRefused = r.Layers.refused()
+	return c
+}
+
 // Add adds other to c.
 func (c *Counts) Add(other Counts) {
 	c.Requests += other.Requests
@@ -110,6 +118,7 @@ func (c *Counts) Add(other Counts) {
 	c.EngineNs += other.EngineNs
 	c.Lost += other.Lost
 	c.Exits += other.Exits
+	add(c.LayerRefused[:], other.LayerRefused[:])
 }
 
 func add(to, more []uint64) {
@@ -146,6 +155,23 @@ func (b *Board) Gauges() Gauges {
 	return sum
 }
 
+// Memory is what the processes of a board have together, in bytes.
+type Memory struct {
+	PSS     int64 // of those that say it; the sum has every page once
+	Private int64 // of it, what each has of its own
+}
+
+// Memory is the sum over all rows.
+func (b *Board) Memory() (m Memory) {
+	for _, r := range b.rows {
+		if r.ever() {
+			m.PSS += r.PSS.Load()
+			m.Private += r.Private.Load()
+		}
+	}
+	return m
+}
+
 // ever tells whether anybody has held the row: most rows of a board are never touched,
 // and sums need not read them.
 func (r *Row) ever() bool { return r.claim.Load() != 0 }
@@ -172,6 +198,9 @@ func (b *Board) Carry(s Sums) error {
 		return err
 	}
 	r.add(s.Counts)
+	for i, n := range s.Counts.LayerRefused {
+		r.Layers[i].Refused.Add(n)
+	}
 	if s.Latencies != nil {
 		r.Latency.add(s.Latencies)
 	}

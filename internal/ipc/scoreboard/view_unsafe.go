@@ -32,6 +32,8 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Lost)-6*lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Exits)-6*lineBytes-8]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.PSS)-7*lineBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Private)-7*lineBytes-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Shared)-7*lineBytes-16]
 
 	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})-histogramBytes]
 	_ = [1]struct{}{}[unsafe.Sizeof(Histogram{})%lineBytes]
@@ -53,6 +55,10 @@ var (
 	_ = [1]struct{}{}[unsafe.Sizeof(tally{})-tallyBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(tally{}.count)-8]
 	_ = [1]struct{}{}[unsafe.Offsetof(tally{}.name)-16]
+
+	_ = [1]struct{}{}[unsafe.Sizeof(Layers{})-layersBytes]
+	_ = [1]struct{}{}[unsafe.Offsetof(LayerFields{}.Waiting)-8]
+	_ = [1]struct{}{}[unsafe.Offsetof(LayerFields{}.Refused)-16]
 
 	_ = [1]struct{}{}[unsafe.Sizeof(Stamp{})-unsafe.Sizeof(atomic.Uint64{})]
 )
@@ -78,6 +84,10 @@ func modelAt(mem []byte, offset uint64) *modelFields {
 
 func tallyAt(mem []byte, offset uint64) *tally {
 	return (*tally)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+tallyBytes])))
+}
+
+func layersAt(mem []byte, offset uint64) *Layers {
+	return (*Layers)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+layersBytes])))
 }
 
 func stampOf(word *atomic.Uint64) *Stamp { return (*Stamp)(unsafe.Pointer(word)) }

@@ -151,6 +151,7 @@ func checkFailure(t *testing.T, err error, exit int, contains string) {
 func example() Status {
 	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.FixedZone("", 3600))
 	slot := func(n int) *int { return &n }
+	stalled := 0.31
 	return Status{
 		Time: at, Version: "1.2.3", PID: 4242, Generation: 7, Uptime: Duration(75 * time.Hour),
 		Listen: []string{"127.0.0.1:8000", "unix:/run/preforkd/http.sock"},
@@ -158,7 +159,7 @@ func example() Status {
 			{
 				Index: 0, State: "ready", PID: 4243, Generation: 7, Age: Duration(75*time.Hour - time.Minute), InFlight: 2,
 				RequestsPerSecond: 120.54, P50: Duration(1234 * time.Microsecond), P99: Duration(28765 * time.Microsecond),
-				PSS: 45 << 20, Models: []string{"digits/3", "iris/1"},
+				PSS: 45 << 20, Private: 14 << 20, Shared: 60 << 20, Models: []string{"digits/3", "iris/1"},
 			},
 			{
 				Index: 1, State: "draining", Reason: "asked", PID: 4250, Generation: 6, Age: Duration(42 * time.Second), Restarts: 1,
@@ -166,7 +167,17 @@ func example() Status {
 			},
 			{Index: 2, State: "failed", Reason: "crash, tried again in 12s", Restarts: 6, LastExit: "exit status 1\x1b[2J"},
 		}}, {Name: "tasks", Size: 1, Configured: 1, Slots: []Slot{}}},
-		Models:     []Model{{Name: "digits", Version: "3", State: "serving"}, {Name: "iris", State: StateQuarantined, Reason: "iris ended 3 workers", Since: &at}},
+		Models: []Model{
+			{Name: "digits", Version: "3", State: "serving", Weights: &Weights{Kind: WeightsShared, Shared: 64 << 20, Prepared: 128 << 20, Private: 1 << 20, Workers: 2}},
+			{Name: "iris", State: StateQuarantined, Reason: "iris ended 3 workers", Since: &at},
+			{Name: "trees", Version: "1", State: "serving", Weights: &Weights{Kind: WeightsGraph, Private: 12 << 20, Workers: 2}},
+			{Name: "wide", Version: "2", State: "serving", Weights: &Weights{Kind: WeightsLost, Prepared: 128 << 20, Private: 65 << 20, Workers: 2, Notice: "the keys are others"}},
+			{Name: "tiny", Version: "1", State: "serving", Weights: &Weights{Kind: WeightsCopies, Private: -1, Workers: 1}},
+		},
+		Memory: &Memory{
+			Level: "critical", Limit: 512 << 20, By: "/sys/fs/cgroup/memory.max", Used: 490 << 20, Mapped: 20 << 20, Stalled: &stalled, MajorFaults: 812.4, Kills: 2,
+			PSS: 300 << 20, Private: 120 << 20, Guard: "auto", Notice: "no worker has grown",
+		},
 		LastReload: &Reload{Time: at.Add(-time.Hour), Outcome: "rolled back", Reason: "the canary did not become ready: exit status 3", Took: Duration(2134 * time.Millisecond)},
 		Events: []Event{
 			{ID: 1, Time: at.Add(-2 * time.Hour), Kind: "ready", Text: "worker ready", Slot: slot(0), PID: 4243},

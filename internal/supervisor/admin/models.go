@@ -22,6 +22,7 @@ type Model struct {
 	Request string     `json:"request,omitempty"` // digest of the request of the latest
 	Reason  string     `json:"reason,omitempty"`  // why it is quarantined
 	Since   *time.Time `json:"since,omitempty"`   // when that began
+	Weights *Weights   `json:"weights,omitempty"` // what workers have of it; nil: none has said it
 }
 
 // StateQuarantined is the state of a model whose requests are refused.

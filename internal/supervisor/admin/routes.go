@@ -43,7 +43,7 @@ func (s *Server) routes() http.Handler {
 		upgradePath:     {method: http.MethodPost, keys: []string{"program", "no_wait", "env"}, serve: s.upgrade, body: "env"},
 		rollbackPath:    {method: http.MethodPost, keys: []string{"generation", "no_wait"}, serve: s.rollback},
 		generationsPath: {method: http.MethodGet, serve: s.generations},
-		"/v1/scale":     {method: http.MethodPost, keys: []string{"workers", "pool", "no_wait"}, serve: s.scale},
+		"/v1/scale":     {method: http.MethodPost, keys: []string{"workers", "pool", "no_wait", "force"}, serve: s.scale},
 		"/v1/restart":   {method: http.MethodPost, keys: []string{"slot", "all", "pool", "no_wait"}, serve: s.restart},
 		modelsPath:      {method: http.MethodGet, serve: s.models},
 		releaseRoute:    {method: http.MethodPost, serve: s.release},

@@ -17,6 +17,7 @@ type ScaleRequest struct {
 	Workers  int    // the size, or with Relative how many more or fewer
 	Relative bool
 	NoWait   bool // fail with status 75 where another operation is under way
+	Force    bool // also where memory does not carry it
 }
 
 // ScaleResult is how a change of size that was asked for ended. Exit, Message and Try are
@@ -55,6 +56,9 @@ func (s *Server) scale(c *call) (err error) {
 	if req.NoWait, err = c.flag("no_wait"); err != nil {
 		return err
 	}
+	if req.Force, err = c.flag("force"); err != nil {
+		return err
+	}
 	result, err := s.service.Scale(c.r.Context(), req)
 	if err != nil {
 		f := failure(err)
@@ -70,7 +74,7 @@ func (s *Server) scale(c *call) (err error) {
 // Scale changes a pool's size and returns when it has it. Where the command's exit status
 // is not 0, the error is its Failure, and the result is there as well if there was one.
 func (c *Client) Scale(ctx context.Context, req ScaleRequest) (ScaleResult, error) {
-	query := flags(map[string]bool{"no_wait": req.NoWait})
+	query := flags(map[string]bool{"no_wait": req.NoWait, "force": req.Force})
 	workers := strconv.Itoa(req.Workers)
 	if req.Relative && req.Workers >= 0 {
 		workers = "+" + workers

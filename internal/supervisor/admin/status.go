@@ -41,7 +41,9 @@ type Status struct {
 	Listen     []string  `json:"listen"`               // as "127.0.0.1:8000" and "unix:/run/preforkd/http.sock"
 	Operations string    `json:"operations,omitempty"` // address of /metrics; empty: none
 	Pools      []Pool    `json:"pools"`
-	Models     []Model   `json:"models"` // of the generation in charge
+	Layers     []Layer   `json:"layers"`           // of all workers together
+	Models     []Model   `json:"models"`           // of the generation in charge
+	Memory     *Memory   `json:"memory,omitempty"` // nil: not known
 	// RolledBackTo is the generation whose manifest runs again since a rollback; 0: what runs
 	// was read from the configuration.
 	RolledBackTo uint64  `json:"rolled_back_to,omitempty"`
@@ -63,6 +65,14 @@ type Pool struct {
 	Slots   []Slot   `json:"slots"`
 }
 
+// Layer is what workers have on one layer of routes; inference is on compute.
+type Layer struct {
+	Name    string `json:"name"`
+	Running int64  `json:"running"` // requests
+	Waiting int64  `json:"waiting"` // for a place
+	Refused uint64 `json:"refused"` // ever
+}
+
 // Slot is a worker's place in its pool. During a reload a place may be listed twice,
 // once a generation.
 type Slot struct {
@@ -80,8 +90,10 @@ type Slot struct {
 	RequestsPerSecond float64  `json:"requests_per_second"`
 	P50               Duration `json:"p50_seconds"` // of recent requests; 0: none
 	P99               Duration `json:"p99_seconds"`
-	PSS               int64    `json:"pss_bytes"` // its share of resident memory; 0: unknown
-	Models            []string `json:"models"`    // as name/version
+	PSS               int64    `json:"pss_bytes"`               // its share of resident memory; 0: unknown
+	Private           int64    `json:"private_bytes,omitempty"` // what it has of its own; 0: unknown
+	Shared            int64    `json:"shared_bytes,omitempty"`  // what it has of files and shared memory, whoever has it as well
+	Models            []string `json:"models"`                  // as name/version
 }
 
 // Reload is how a reload or a rollback went.

@@ -41,6 +41,8 @@ func Table(w io.Writer, st Status) error {
 		fmt.Fprintf(&b, "last %s %s: %s, took %s%s\n",
 			what, r.Time.Format(timeLayout), clean(r.Outcome), latency(r.Took), prefixed(": ", clean(r.Reason)))
 	}
+	memory(&b, st.Memory)
+	layers(&b, st.Layers)
 	quarantined(&b, st.Models)
 	for _, p := range st.Pools {
 		fmt.Fprintf(&b, "\npool %s, %s", clean(p.Name), plural(p.Size, "worker"))
@@ -61,6 +63,9 @@ func Table(w io.Writer, st Status) error {
 			return err
 		}
 	}
+	if err := weights(&b, st.Models); err != nil {
+		return err
+	}
 	if len(st.Events) > 0 {
 		fmt.Fprintf(&b, "\nrecent events\n")
 		if err := Lines(&b, st.Events); err != nil {
@@ -69,6 +74,21 @@ func Table(w io.Writer, st Status) error {
 	}
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// layers prints what workers have on each layer, where that is anything.
+func layers(w io.Writer, list []Layer) {
+	sep := "layers: "
+	for _, l := range list {
+		if l.Running == 0 && l.Waiting == 0 && l.Refused == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "%s%s %d running, %d waiting, %d refused", sep, clean(l.Name), l.Running, l.Waiting, l.Refused)
+		sep = "; "
+	}
+	if sep == "; " {
+		fmt.Fprintln(w)
+	}
 }
 
 // Lines prints events for people, one a line.
@@ -93,7 +113,7 @@ func slots(w io.Writer, slots []Slot) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SLOT\tSTATE\tPID\tGEN\tAGE\tRESTARTS\tIN FLIGHT\tREQ/S\tP50\tP99\tPSS\tMODELS\tLAST EXIT")
+	fmt.Fprintln(t, "SLOT\tSTATE\tPID\tGEN\tAGE\tRESTARTS\tIN FLIGHT\tREQ/S\tP50\tP99\tPSS\tPRIVATE\tMODELS\tLAST EXIT")
 	for _, s := range slots {
 		state := clean(s.State)
 		if s.Reason != "" {
@@ -101,11 +121,11 @@ func slots(w io.Writer, slots []Slot) error {
 		}
 		row := []string{fmt.Sprint(s.Index), state}
 		if s.PID == 0 {
-			row = append(row, "-", "-", "-", fmt.Sprint(s.Restarts), "-", "-", "-", "-", "-", "-")
+			row = append(row, "-", "-", "-", fmt.Sprint(s.Restarts), "-", "-", "-", "-", "-", "-", "-")
 		} else {
 			row = append(row, fmt.Sprint(s.PID), fmt.Sprint(s.Generation), age(s.Age), fmt.Sprint(s.Restarts),
 				fmt.Sprint(s.InFlight), fmt.Sprintf("%.1f", s.RequestsPerSecond), orDash(s.P50 > 0, latency(s.P50)),
-				orDash(s.P99 > 0, latency(s.P99)), orDash(s.PSS > 0, size(s.PSS)), orDash(len(s.Models) > 0, clean(strings.Join(s.Models, " "))))
+				orDash(s.P99 > 0, latency(s.P99)), orDash(s.PSS > 0, size(s.PSS)), orDash(s.Private > 0, size(s.Private)), orDash(len(s.Models) > 0, clean(strings.Join(s.Models, " "))))
 		}
 		fmt.Fprintln(t, strings.Join(append(row, orDash(s.LastExit != "", clean(lastExit(s)))), "\t"))
 	}

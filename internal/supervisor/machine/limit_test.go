@@ -15,8 +15,23 @@ import (
 // testdata/cgroup has them. The comment of each says what it is and, in lines "want: ", what
 // becomes of a machine of 64 CPUs and 256 GiB there, and each error.
 func TestTrees(t *testing.T) {
-	files, err := filepath.Glob("testdata/cgroup/*.txtar")
-	if err != nil || len(files) < 15 {
+	eachTree(t, "testdata/cgroup/*.txtar", 15, func(root string) ([]string, error) {
+		r := Resources{Bounds: Bounds{Cores: 64, Memory: 256 << 30}, CoresBy: TheMachine, MemoryBy: TheMachine, Available: 250 << 30}
+		l, err := readLimits(root)
+		r.narrow(l, nil)
+		return []string{
+			fmt.Sprintf("%v cores by %s", r.Cores, r.CoresBy),
+			fmt.Sprintf("%d MiB by %s, %d available, limited %v", r.Memory>>20, r.MemoryBy, r.Available>>20, r.Limited),
+		}, err
+	})
+}
+
+// eachTree has read read the trees of files that pattern names, at least so many, and compares
+// what it says and each error with the lines "want: " of their comments.
+func eachTree(t *testing.T, pattern string, least int, read func(root string) ([]string, error)) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) < least {
 		t.Fatalf("%d trees, %v", len(files), err)
 	}
 	for _, file := range files {
@@ -32,13 +47,7 @@ func TestTrees(t *testing.T) {
 				}
 			}
 			root := unpack(t, a)
-			r := Resources{Bounds: Bounds{Cores: 64, Memory: 256 << 30}, CoresBy: theMachine, MemoryBy: theMachine, Available: 250 << 30}
-			l, err := readLimits(root)
-			r.narrow(l, nil)
-			got := []string{
-				fmt.Sprintf("%v cores by %s", r.Cores, r.CoresBy),
-				fmt.Sprintf("%d MiB by %s, %d available, limited %v", r.Memory>>20, r.MemoryBy, r.Available>>20, r.Limited),
-			}
+			got, err := read(root)
 			if err != nil {
 				for line := range strings.Lines(strings.ReplaceAll(err.Error(), root, "")) {
 					got = append(got, "error: "+strings.TrimSpace(line))
@@ -94,9 +103,9 @@ func TestAffinityNarrows(t *testing.T) {
 		{"a file of other CPUs than the kernel's", "0-3", "8-9", 0, 2, "the CPU affinity"},
 		{"a quota below both", "0-3", "0-3", 2.5, 2.5, "quota"},
 		{"a quota above both", "", "5", 2.5, 1, "the CPU affinity"},
-		{"none", "", "", 0, 64, theMachine},
+		{"none", "", "", 0, 64, TheMachine},
 	} {
-		r := Resources{Bounds: Bounds{Cores: 64}, CoresBy: theMachine}
+		r := Resources{Bounds: Bounds{Cores: 64}, CoresBy: TheMachine}
 		l := limits{cores: c.quota, coresBy: "quota"}
 		if c.cpuset != "" {
 			l.cpus, l.cpusBy = cpus(c.cpuset), "set"

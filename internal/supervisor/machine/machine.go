@@ -26,13 +26,13 @@ type Bounds struct {
 	Memory uint64  // in all, in bytes; 0: unknown
 }
 
-// theMachine decides where nothing else does.
-const theMachine = "the machine"
+// TheMachine decides where nothing else does.
+const TheMachine = "the machine"
 
 // Read reads the machine. A number that cannot be read is left at its lowest, and the
 // error says which; the rest is right.
 func Read() (Resources, error) {
-	r := Resources{CoresBy: theMachine}
+	r := Resources{CoresBy: TheMachine}
 	var errs []error
 	online, err := cpu.Counts(true)
 	if err != nil {
@@ -45,7 +45,7 @@ func Read() (Resources, error) {
 	affinity, err := affinityOf(os.Getpid())
 	errs = append(errs, err)
 	if memory, err := mem.VirtualMemory(); err == nil {
-		r.Memory, r.MemoryBy, r.Available = memory.Total, theMachine, memory.Available
+		r.Memory, r.MemoryBy, r.Available = memory.Total, TheMachine, memory.Available
 	} else {
 		errs = append(errs, fmt.Errorf("read available memory: %w", err))
 	}

@@ -22,6 +22,18 @@ type Snapshot struct {
 	Reload     Reload
 	RolledBack bool    // to what an earlier generation had
 	Models     []Model // of the generation in charge, each name once
+	Memory     *Memory // nil: not known
+}
+
+// Memory is that of the tightest limit, a cgroup's or the machine's, in bytes, and what has been
+// counted there.
+type Memory struct {
+	Limit, Used, Mapped uint64
+	Level               int // 0: calm, 1: tight, 2: critical
+	Stalled             time.Duration
+	StallKnown          bool
+	MajorFaults         uint64
+	Kills               uint64
 }
 
 // Pool is a number of workers of one kind.
@@ -38,6 +50,10 @@ type Model struct {
 	Name, Version string
 	Quarantined   bool
 	Deaths        uint64 // of workers, in the middle of its requests, since it is served with its content
+	Weighed       bool   // workers have said what follows
+	Private       int64  // bytes that loading it takes of a worker's own
+	Shared        int64  // bytes of prepared weights that are present, once for all workers
+	Lost          bool   // they should be shared and are not
 }
 
 // Reload is how the last reload went; before the first one, how the service started.
@@ -68,7 +84,7 @@ var (
 	poolWorkers  = gauge("preforkd_pool_workers", "Workers that a pool shall have.", "pool")
 	workers      = gauge("preforkd_workers", "Worker processes by state; during a reload those of both generations.", "pool", "state")
 	restarts     = counter("preforkd_worker_restarts_total", "Workers started in place of one that ended, by why that one did. A reload's new workers are none.", "cause")
-	recycles     = counter("preforkd_worker_recycles_total", "Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), or asked for.", "reason")
+	recycles     = counter("preforkd_worker_recycles_total", "Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), pressure (memory was critical), or asked for.", "reason")
 	strangers    = counter("preforkd_notify_dropped_total", "Messages to the workers' notify socket that were dropped because their sender is no worker.")
 	exits        = counter("preforkd_worker_exits_total", "Worker processes that ended, however and why.")
 	reloadOK     = gauge("preforkd_last_reload_success", "1 if the last reload was committed, 0 if it failed. Before the first one, 1: the start.")
@@ -76,6 +92,16 @@ var (
 	rolledBack   = gauge("preforkd_rolled_back", "1 while the service runs what an earlier generation had, after a rollback, and not what its configuration says.")
 	quarantined  = gauge("preforkd_model_quarantined", "1 while the model's requests are refused because it ended too many workers.", "model", "version")
 	modelDeaths  = counter("preforkd_model_worker_deaths_total", "Workers that ended in the middle of the model's requests, and by its doing.", "model", "version")
+	modelMemory  = gauge("preforkd_model_memory_bytes", "What the model's weights take: private, in each worker (the most that one has), and shared, once for all.", "model", "version", "kind")
+	modelLost    = gauge("preforkd_model_sharing_lost", "1 while the model was prepared for workers to share its weights, and a worker has a copy of its own all the same.", "model", "version")
+	workerMemory = gauge("preforkd_workers_memory_bytes", "Resident memory of all our workers together: private, what each has of its own, and shared, their part of files and shared memory. The sum is their PSS.", "kind")
+	memoryLimit  = gauge("preforkd_memory_limit_bytes", "What this service may use: by the tightest cgroup, or what the machine has.")
+	memoryUsed   = gauge("preforkd_memory_used_bytes", "What is used within that limit, by whomever, but for files that could be read again.")
+	memoryMapped = gauge("preforkd_memory_mapped_bytes", "What is mapped of such files within that limit.")
+	memoryLevel  = gauge("preforkd_memory_level", "How short memory is: 0 calm, 1 tight (nothing is added), 2 critical (something gives memory back).")
+	memoryStall  = counter("preforkd_memory_stalled_seconds_total", "Time in which some process within the limit waited for memory (PSI).")
+	memoryFaults = counter("preforkd_memory_major_faults_total", "Pages that had to be read for processes within the limit.")
+	memoryKills  = counter("preforkd_memory_oom_kills_total", "Processes of the limiting cgroup that the kernel killed for want of memory.")
 	requests     = counter("preforkd_http_requests_total", "Requests that a worker answered, by class of the status.", "code")
 	inFlight     = gauge("preforkd_http_requests_in_flight", "Requests that workers are answering.")
 	lost         = counter("preforkd_http_requests_lost_total", "Requests that ended unanswered with their worker.")
@@ -88,6 +114,8 @@ var (
 	queueOldest  = gauge("preforkd_queue_oldest_seconds", "How long the first request in the queue of a pool has waited; 0: there is none.", "pool")
 	queued       = counter("preforkd_requests_queued_total", "Requests that were put into the queue that a pool's workers have in common.")
 	unqueued     = counter("preforkd_requests_queue_full_total", "Requests for which that queue had no room: they waited in their worker.")
+	layerNow     = gauge("preforkd_layer_requests", "Requests by layer (async, sync, compute) that are running, or waiting for a place. Inference is on compute.", "layer", "state")
+	layerRefused = counter("preforkd_layer_requests_refused_total", "Requests refused because their layer had as many as it may, or would have kept them for too long.", "layer")
 	connections  = gauge("preforkd_connections", "Clients' connections that workers hold: between two requests (idle) or not (active).", "state")
 	handedOver   = counter("preforkd_connections_handed_over_total", "Connections that a worker gave to another.")
 	adopted      = counter("preforkd_connections_adopted_total", "Connections that a worker took from another.")
@@ -98,7 +126,8 @@ var (
 
 	plain = []metric{
 		buildInfo, generation, poolWorkers, workers, restarts, recycles, strangers, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
-		refusals, expiries, forsaken, concurrency, inUse, queueDepth, queueOldest, queued, unqueued, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
+		modelMemory, modelLost, workerMemory, memoryLimit, memoryUsed, memoryMapped, memoryLevel, memoryStall, memoryFaults, memoryKills,
+		refusals, expiries, forsaken, concurrency, inUse, queueDepth, queueOldest, queued, unqueued, layerNow, layerRefused, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
 
@@ -156,6 +185,22 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, m := range s.Models {
 		put(quarantined, truth(m.Quarantined), m.Name, m.Version)
 		put(modelDeaths, float64(m.Deaths), m.Name, m.Version)
+		if m.Weighed {
+			put(modelMemory, float64(m.Private), m.Name, m.Version, "private")
+			put(modelMemory, float64(m.Shared), m.Name, m.Version, "shared")
+			put(modelLost, truth(m.Lost), m.Name, m.Version)
+		}
+	}
+	if m := s.Memory; m != nil {
+		put(memoryLimit, float64(m.Limit))
+		put(memoryUsed, float64(m.Used))
+		put(memoryMapped, float64(m.Mapped))
+		put(memoryLevel, float64(m.Level))
+		if m.StallKnown {
+			put(memoryStall, m.Stalled.Seconds())
+		}
+		put(memoryFaults, float64(m.MajorFaults))
+		put(memoryKills, float64(m.Kills))
 	}
 	put(queueDepth, float64(waiting))
 	put(strangers, float64(s.Strangers))
@@ -181,6 +226,9 @@ func (c *collector) fromBoard(put func(metric, float64, ...string)) {
 			put(requests, float64(n), fmt.Sprintf("%dxx", class+1))
 		}
 	}
+	memory := c.board.Memory()
+	put(workerMemory, float64(memory.Private), "private")
+	put(workerMemory, float64(max(memory.PSS-memory.Private, 0)), "shared")
 	put(inFlight, float64(now.InFlight))
 	put(lost, float64(sum.Lost))
 	for i, reason := range [...]string{"full", "slow", "late"} {
@@ -194,6 +242,11 @@ func (c *collector) fromBoard(put func(metric, float64, ...string)) {
 	put(inUse, float64(now.InUse))
 	put(queued, float64(sum.Queued))
 	put(unqueued, float64(sum.Unqueued))
+	for i, l := range c.board.LayerStates() {
+		put(layerNow, float64(l.Running), scoreboard.LayerNames[i], "running")
+		put(layerNow, float64(l.Waiting), scoreboard.LayerNames[i], "waiting")
+		put(layerRefused, float64(l.Refused), scoreboard.LayerNames[i])
+	}
 	put(exits, float64(sum.Exits))
 	put(connections, float64(now.Idle), "idle")
 	put(connections, float64(max(now.Connections-now.Idle, 0)), "active")

@@ -51,7 +51,11 @@ func full(context.Context) (Snapshot, error) {
 		Pools:    []Pool{{Name: "main", Size: 2, States: map[string]int{"ready": 2, "draining": 1}}},
 		Recycles: map[string]uint64{"age": 0, "requests": 7},
 		Restarts: map[string]uint64{"crash": 4, "memory": 1},
-		Models:   []Model{{"digits", "3", false, 0}, {"risky", "1", true, 3}},
+		Models: []Model{
+			{Name: "digits", Version: "3", Weighed: true, Private: 1 << 20, Shared: 64 << 20},
+			{Name: "risky", Version: "1", Quarantined: true, Deaths: 3, Weighed: true, Private: 64 << 20, Lost: true},
+		},
+		Memory: &Memory{Limit: 512 << 20, Used: 100 << 20, Mapped: 64 << 20, Level: 1, Stalled: 1500 * time.Millisecond, StallKnown: true, MajorFaults: 7, Kills: 2},
 	}, nil
 }
 
@@ -103,7 +107,7 @@ preforkd_engine_seconds_total 1
 # HELP preforkd_worker_exits_total Worker processes that ended, however and why.
 # TYPE preforkd_worker_exits_total counter
 preforkd_worker_exits_total 1
-# HELP preforkd_worker_recycles_total Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), or asked for.
+# HELP preforkd_worker_recycles_total Workers replaced while they served, by reason: requests, age, memory (the settings recycle.*), pressure (memory was critical), or asked for.
 # TYPE preforkd_worker_recycles_total counter
 preforkd_worker_recycles_total{reason="age"} 0
 preforkd_worker_recycles_total{reason="requests"} 7

@@ -20,8 +20,12 @@ func (r Report) Kubernetes(out io.Writer) error {
 	}
 	cpu := int(math.Floor(r.Input.podCores(*l) * 1000))
 	memory := r.Input.limit(*l) >> 20
+	note := ""
+	if text := r.Input.prepares(*l); text != "" {
+		note = "# " + text + "\n"
+	}
 	_, err := fmt.Fprintf(out, `# preforkd plan: %s of %s; %s.
-apiVersion: apps/v1
+%sapiVersion: apps/v1
 kind: Deployment
 metadata:
   name: preforkd
@@ -41,6 +45,6 @@ spec:
             limits:
               cpu: %dm
               memory: %dMi
-`, count(l.Pods, "pod"), count(l.Workers, "worker"), r.Reason, replicas, l.Workers, cpu, memory, cpu, memory)
+`, count(l.Pods, "pod"), count(l.Workers, "worker"), r.Reason, note, replicas, l.Workers, cpu, memory, cpu, memory)
 	return err
 }

@@ -235,3 +235,24 @@ func TestForms(t *testing.T) {
 		}
 	}
 }
+
+// TestPreparing: the process that prepares is planned with what it took where that was measured,
+// and matters only where weights are shared and a pod's limit has no room for it.
+func TestPreparing(t *testing.T) {
+	l := Layout{Pods: 1, Workers: 8, Needs: 1 << 20}
+	for weights, measured := range map[uint64]uint64{67e6: 190e6, 504e6: 1170e6} {
+		in := Input{Own: 1 << 20, Weights: weights, Shared: true}
+		beside := 8*in.Own + weights
+		if got := in.preparing(l); got < beside+measured || got > beside+measured*11/10 {
+			t.Errorf("%d of weights: %d, measured %d", weights, got-beside, measured)
+		}
+		in.Shared = false
+		if got := in.preparing(l); got != 0 {
+			t.Errorf("%d with copies", got)
+		}
+	}
+	roomy := Layout{Pods: 1, Workers: 8, Needs: 2 << 30}
+	if got := (Input{Weights: 504e6, Shared: true}).preparing(roomy); got != 0 {
+		t.Errorf("%d within a limit of %d", got, Input{}.limit(roomy))
+	}
+}

@@ -276,3 +276,23 @@ func (in Input) limit(l Layout) uint64 {
 	}
 	return limit
 }
+
+// A process that prepares a model has taken so many times its weights, as quarters, and so much
+// beside them: 190 MB for 67 MB of weights, 1,170 MB for 504 MB.
+const (
+	preparerQuarters = 9
+	preparerBytes    = 48 << 20
+)
+
+// preparing is what one pod takes while a reload prepares other weights beside its workers, or 0
+// where that is within the pod's limit, or where nothing is prepared.
+func (in Input) preparing(l Layout) uint64 {
+	if !in.Shared {
+		return 0
+	}
+	takes := in.Pod + in.need(true).Of(l.Workers) + in.Weights*preparerQuarters/4 + preparerBytes
+	if takes <= in.limit(l) {
+		return 0
+	}
+	return takes
+}

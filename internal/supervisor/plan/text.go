@@ -38,14 +38,25 @@ func (r Report) Text(out io.Writer) error {
 		n := r.Reduced[0].Pods * r.Reduced[0].Workers
 		r.table(&b, fmt.Sprintf("None of them fits. The most that does: %s", count(n, "worker")), r.Reduced)
 	}
-	if one := r.Layouts[0]; r.Reduced != nil && !in.Shared && one.OneCopy <= r.Room {
-		fmt.Fprintf(&b, "With one copy of the weights for all, %d x %d would need %s and fit.\n", one.Pods, one.Workers, size(one.OneCopy))
-	}
+	r.otherwise(&b)
 	r.verdict(&b)
 	r.steps(&b)
 	fmt.Fprintf(&b, "\nStep %d of 4, %s.\nNext: step %s.\n", r.Step.Now, r.Step.At, r.Step.Next)
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// otherwise says what the first layout would need with weights the other way, where that
+// decides whether it fits.
+func (r Report) otherwise(b *strings.Builder) {
+	first := r.Layouts[0]
+	switch {
+	case (first.Copies <= r.Room) == (first.OneCopy <= r.Room):
+	case r.Input.Shared:
+		fmt.Fprintf(b, "With a copy of the weights in each worker, %d x %d would need %s and not fit, by %s.\n", first.Pods, first.Workers, size(first.Copies), size(first.Copies-r.Room))
+	default:
+		fmt.Fprintf(b, "With one copy of the weights for all, %d x %d would need %s and fit.\n", first.Pods, first.Workers, size(first.OneCopy))
+	}
 }
 
 func (r Report) models(b *strings.Builder) {
@@ -115,6 +126,9 @@ func (r Report) verdict(b *strings.Builder) {
 		w.Procs, size(w.GoMemory), size(w.QueueBytes), w.Threads)
 	fmt.Fprintf(b, "  Each pod: %s and a memory limit of %s. A pod's death takes %s of the requests/s, a worker's %s.\n",
 		cpus(in.podCores(*r.Best)), size(in.limit(*r.Best)), percent(1/float64(r.Best.Pods)), percent(1/float64(r.Best.Pods*r.Best.Workers)))
+	if text := in.prepares(*r.Best); text != "" {
+		fmt.Fprintf(b, "  %s\n", text)
+	}
 	p := r.Pods
 	switch {
 	case p == nil:
@@ -128,6 +142,15 @@ func (r Report) verdict(b *strings.Builder) {
 		}
 		b.WriteString(".\n")
 	}
+}
+
+// prepares says that preparing takes more than the limit of a pod, or nothing.
+func (in Input) prepares(l Layout) string {
+	takes := in.preparing(l)
+	if takes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("A reload that prepares other weights in the pod takes %s, more than that limit: raise it, or have them prepared before (preforkd models prepare).", size(takes))
 }
 
 func (r Report) steps(b *strings.Builder) {

@@ -47,14 +47,20 @@ func Shrink(to int, ready []bool) (*Resize, []Action) {
 // Has tells whether the change is about the worker in slot.
 func (r *Resize) Has(slot int) bool { return slot >= r.first && slot < r.first+len(r.seats) }
 
-// Handle returns what follows from e. Its kinds are OnReady, OnLost, OnEnded and OnStop;
-// one that means nothing now, or is of a worker that Has is false of, changes nothing.
+// Handle returns what follows from e. Its kinds are OnReady, OnLost, OnEnded, OnAbort and OnStop;
+// one that means nothing now, as OnAbort where workers leave, or is of a worker that Has is false
+// of, changes nothing.
 func (r *Resize) Handle(e Event) []Action {
 	if r.over {
 		return nil
 	}
-	if e.Kind == OnStop {
+	switch e.Kind {
+	case OnStop:
 		r.finish(r.outcome(Stopped))
+		return r.take()
+	case OnAbort:
+		r.takeBack(e.Why)
+		r.settle()
 		return r.take()
 	}
 	if !r.Has(e.Worker.Slot) {
@@ -80,10 +86,15 @@ func (r *Resize) Handle(e Event) []Action {
 
 // undo takes away what was added, because of e.
 func (r *Resize) undo(e Event) {
+	r.takeBack(fmt.Sprintf("worker %d failed%s", e.Worker.Slot, because(e.Why)))
+}
+
+// takeBack does so, for a reason.
+func (r *Resize) takeBack(why string) {
 	if r.undone || r.gen == Old {
 		return
 	}
-	r.undone, r.reason = true, fmt.Sprintf("worker %d failed%s", e.Worker.Slot, because(e.Why))
+	r.undone, r.reason = true, why
 	r.empty()
 }
 

@@ -95,6 +95,9 @@ func resizeEvent(r *rand.Rand, procs map[int]*process, from, n int, trouble floa
 	if r.IntN(60) == 0 {
 		return Event{Kind: OnStop}
 	}
+	if r.IntN(60) == 0 {
+		return Event{Kind: OnAbort, Why: "memory ran short"}
+	}
 	slot := from - 1 + r.IntN(n+2) // one that is not the change's, too
 	e := Event{Kind: OnReady, Worker: Worker{New, slot}}
 	p := procs[slot]

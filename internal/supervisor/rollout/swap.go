@@ -30,7 +30,7 @@ func Replace(slot int, there, serves bool) (*Swap, []Action) {
 	return w, w.take()
 }
 
-// Handle returns what follows from e. Its kinds are OnReady, OnLost, OnEnded and OnStop;
+// Handle returns what follows from e. Its kinds are OnReady, OnLost, OnEnded, OnAbort and OnStop;
 // one that means nothing now changes nothing. After the Commit the new worker is the
 // supervisor's own: what happens to it is no longer told.
 func (w *Swap) Handle(e Event) []Action {
@@ -40,6 +40,8 @@ func (w *Swap) Handle(e Event) []Action {
 	switch {
 	case e.Kind == OnStop:
 		w.stop()
+	case e.Kind == OnAbort:
+		w.abort(e.Why)
 	case e.Worker.Slot != w.slot:
 	case e.Worker.Gen == Old:
 		w.handleOld(e)
@@ -99,6 +101,17 @@ func (w *Swap) failed(e Event) {
 	if w.reason == "" {
 		w.reason = fmt.Sprintf("its replacement failed%s", because(e.Why))
 	}
+}
+
+// abort takes the new worker away, unless it has the place already.
+func (w *Swap) abort(why string) {
+	if w.placed || w.new != coming {
+		return
+	}
+	if w.new = leaving; w.reason == "" {
+		w.reason = why
+	}
+	w.do(Action{Do: Remove, Worker: w.worker(New)})
 }
 
 // stop ends the swap where it is: all processes are the supervisor's.

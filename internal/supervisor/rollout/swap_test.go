@@ -62,6 +62,22 @@ func TestSwap(t *testing.T) {
 			[]Event{{Kind: ready, Worker: Worker{New, 3}}, {Kind: ended, Worker: Worker{New, 3}}, {Kind: ended, Worker: Worker{Old, 3}}},
 			"start new 3|commit|drain old 3|finish, committed",
 		},
+		{
+			"taken back", true, true,
+			[]Event{{Kind: OnAbort, Why: "memory ran short"}, {Kind: ready, Worker: Worker{New, 3}}, {Kind: ended, Worker: Worker{New, 3}, Why: "exit status 0"}},
+			"start new 3|remove new 3|finish, rolled back: memory ran short",
+		},
+		{
+			"taken back twice", true, true,
+			[]Event{{Kind: OnAbort, Why: "memory ran short"}, {Kind: OnAbort, Why: "again"}, {Kind: ended, Worker: Worker{New, 3}}},
+			"start new 3|remove new 3|finish, rolled back: memory ran short",
+		},
+		{
+			"too late to be taken back", true, true,
+			[]Event{{Kind: ready, Worker: Worker{New, 3}}, {Kind: OnAbort, Why: "memory ran short"}, {Kind: ended, Worker: Worker{Old, 3}}},
+			"start new 3|commit|drain old 3|finish, committed",
+		},
+		{"taken back, and stopped", true, true, []Event{{Kind: OnAbort, Why: "x"}, {Kind: OnStop}}, "start new 3|remove new 3|finish, rolled back: x"},
 		{"others' events", true, true, []Event{{Kind: ready, Worker: Worker{New, 2}}, {Kind: ended, Worker: Worker{Old, 4}}}, "start new 3"},
 		{"stop before", true, true, []Event{{Kind: OnStop}}, "start new 3|finish, stopped"},
 		{"stop after", true, true, []Event{{Kind: ready, Worker: Worker{New, 3}}, {Kind: OnStop}}, "start new 3|commit|drain old 3|finish, committed"},
@@ -124,7 +140,8 @@ func swapAtRandom(r *rand.Rand) (Outcome, string) {
 				}
 				placed = true
 			case Drain, Remove:
-				if p == nil || p.told || !placed || a.Worker.Gen != Old || p.ready != (a.Do == Drain) {
+				back := a.Worker.Gen == New && a.Do == Remove && !placed // taken back
+				if p == nil || p.told || !back && (!placed || a.Worker.Gen != Old || p.ready != (a.Do == Drain)) {
 					return 0, fmt.Sprintf("%s: %+v", a, p)
 				}
 				p.told = true
@@ -152,6 +169,9 @@ func swapAtRandom(r *rand.Rand) (Outcome, string) {
 func swapEvent(r *rand.Rand, procs map[Gen]*process, placed bool, trouble float64) Event {
 	if r.IntN(60) == 0 {
 		return Event{Kind: OnStop}
+	}
+	if r.IntN(60) == 0 {
+		return Event{Kind: OnAbort, Why: "memory ran short"}
 	}
 	g := []Gen{Old, New}[r.IntN(2)]
 	e := Event{Kind: OnReady, Worker: Worker{g, 0}}

@@ -13,16 +13,16 @@ func (in Input) Need() Need {
 	if in.Private > 0 {
 		return Need{Private: in.Private, Shared: in.Shared}
 	}
-	return Need{Private: ProcessBytes + perModelBytes*min(in.ModelBytes, 1<<56)}
+	return Need{Private: ProcessBytes + perModelBytes*min(in.ModelBytes, 1<<56), Shared: min(in.SharedBytes, 1<<56)}
 }
 
-// Least is what they need at least: as measured, else the process and one copy of the weights
-// each. An operator who asks for a number may know better than an estimate, not than this.
+// Least is what they need at least: as measured, else the process and one copy of the weights,
+// each or, of those that are shared, together. An operator who asks for a number may know better than an estimate, not than this.
 func (in Input) Least() Need {
 	if in.Private > 0 {
 		return in.Need()
 	}
-	return Need{Private: ProcessBytes + min(in.ModelBytes, 1<<56)}
+	return Need{Private: ProcessBytes + min(in.ModelBytes, 1<<56), Shared: min(in.SharedBytes, 1<<56)}
 }
 
 // Of is what so many workers need together.

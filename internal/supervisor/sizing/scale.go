@@ -39,7 +39,7 @@ func Refuse(in Input, now, to int) (why string, memory bool) {
 		return fmt.Sprintf("%d is no size; a pool has from 1 to %d workers", to, MaxWorkers), false
 	}
 	each, room := in.Need().Private, Room(in.Available)
-	fit := fits(room, Need{Private: each}) // what they share is there already
+	fit := fits(room, in.Need()) // what they share is there already, and counts as free: the kernel could give it up
 	if more := to - now; more > 0 && in.Available > 0 && more > fit {
 		return fmt.Sprintf("%s more may need %s (%s each), and %s is to be had (%s available, a quarter stays free): %d more fit",
 			plural(more, "worker"), Size(uint64(more)*each), Size(each), Size(room), Size(in.Available), fit), true
@@ -47,13 +47,34 @@ func Refuse(in Input, now, to int) (why string, memory bool) {
 	return "", false
 }
 
-// RefuseModels says why models of so many bytes cannot be loaded beside what so many workers
-// have loaded already, or nothing. Before that one more process tries them.
-func RefuseModels(in Input, workers int, bytes uint64) string {
-	need := max(uint64(workers)*perModelBytes*bytes, ProcessBytes+perModelBytes*bytes)
+// Models are models that are to be loaded: the bytes of those of which each worker has a copy,
+// and of those whose weights all share.
+type Models struct{ Copied, Shared uint64 }
+
+// What a model whose weights are shared takes, by the bytes of its files, however many workers
+// there are: preparing it took 3.9 times as much (250 MiB for 64), in a process that ends before
+// any other loads it; then there is the file of weights, up to twice as large, and what a
+// process packs while it loads.
+const (
+	preparedTimes = 4
+	sharedTimes   = 3
+)
+
+// RefuseModels says why models cannot be loaded beside what so many workers have loaded
+// already, or nothing. Before that one more process tries them.
+func RefuseModels(in Input, workers int, m Models) string {
+	copied := perModelBytes * min(m.Copied, 1<<50)
+	need := max(uint64(workers)*copied, ProcessBytes+copied)
+	how := "in " + plural(workers, "worker")
+	if m.Shared > 0 {
+		shared := min(m.Shared, 1<<50)
+		need += max(sharedTimes*shared, preparedTimes*shared-min(preparedTimes*shared, ProcessBytes))
+		if how += ", which share its weights"; m.Copied > 0 {
+			how = "in " + plural(workers, "worker") + ", which share a part of its weights"
+		}
+	}
 	if in.Available == 0 || need <= Room(in.Available) {
 		return ""
 	}
-	return fmt.Sprintf("it may need %s in %s, and %s is to be had (%s available, a quarter stays free)",
-		Size(need), plural(workers, "worker"), Size(Room(in.Available)), Size(in.Available))
+	return fmt.Sprintf("it may need %s %s, and %s is to be had (%s available, a quarter stays free)", Size(need), how, Size(Room(in.Available)), Size(in.Available))
 }

@@ -11,7 +11,9 @@ type Input struct {
 	Cores      float64 // that this process may use; a quota may leave a part of one
 	Memory     uint64  // that the machine, or its tightest limit, has in all; 0: unknown
 	Available  uint64  // memory that can be had without swapping, in bytes; 0: unknown
-	ModelBytes uint64  // of all model files together
+	ModelBytes uint64  // of all model files together, less the weights that workers share
+	// SharedBytes is the size of the weights that all workers map from the same files.
+	SharedBytes uint64
 	// Private and Shared are what a worker was measured with: memory of its own, and memory
 	// that all workers have in common. Without Private a worker is planned from ModelBytes.
 	Private, Shared uint64
@@ -165,8 +167,13 @@ func Threads(cores float64) int {
 func Short(in Input) (what, try string) {
 	one := in.Need().Of(1)
 	arithmetic := Size(one)
-	if in.Private == 0 && in.ModelBytes > 0 {
+	switch {
+	case in.Private > 0 || in.ModelBytes == 0 && in.SharedBytes == 0:
+	case in.SharedBytes == 0:
 		arithmetic = fmt.Sprintf("%s (%s, and %d times the %s of its model files)", Size(one), Size(ProcessBytes), perModelBytes, Size(in.ModelBytes))
+	default:
+		arithmetic = fmt.Sprintf("%s (%s, %d times the %s of its model files, and %s of prepared weights)",
+			Size(one), Size(ProcessBytes), perModelBytes, Size(in.ModelBytes), Size(in.SharedBytes))
 	}
 	switch {
 	case in.Asked > 0:

@@ -30,6 +30,9 @@ func TestDecide(t *testing.T) {
 		{"a part of a core", Input{Cores: 0.5}, 1, 2, "1 worker: one per usable core (0.5 usable cores)", false},
 		{"and a part", Input{Cores: 2.5}, 3, 2, "3 workers: one per usable core (2.5 usable cores)", false},
 		{"measured", Input{Cores: 8, Available: 16 * gib, ModelBytes: 2 * gib, Private: 100 << 20, Shared: 2 * gib}, 8, 2, "8 workers: one per usable core (8 usable cores, 16.0 GiB available, 100 MiB planned for each beside 2.0 GiB shared)", false},
+		{"one copy of the weights for all", Input{Cores: 8, Available: 16 * gib, SharedBytes: 2 * gib}, 8, 2, "8 workers: one per usable core (8 usable cores, 16.0 GiB available, 64 MiB planned for each beside 2.0 GiB shared)", false},
+		{"and for as many as are asked for", Input{Cores: 8, Available: 16 * gib, SharedBytes: 2 * gib, Asked: 64}, 64, 2, "64 workers: as asked", false},
+		{"a second copy during a reload", Input{Cores: 8, Available: 4 * gib, SharedBytes: gib + gib/4}, 7, 2, "7 workers: as many as fit into memory", false},
 		{"a reload of what fills the memory", Input{Cores: 4, Available: gib / 4, Running: 256 << 20}, 4, 2, "4 workers: one per usable core", false},
 		{"and of larger models", Input{Cores: 4, Available: gib / 4, Running: 256 << 20, ModelBytes: 20 << 20}, 2, 2, "2 workers: as many as fit into memory", false},
 		{"few workers on many cores", Input{Cores: 16, Available: 16 * gib, Asked: 3}, 3, 6, "as asked", false},
@@ -60,6 +63,7 @@ func TestShort(t *testing.T) {
 		{"just enough", Input{Available: worker, ModelBytes: 10 << 20, Limited: true}, "", ""},
 		{"asked for all the same", Input{Available: 50 << 20, ModelBytes: 10 << 20, Limited: true, Asked: 1}, "", ""},
 		{"measured", Input{Available: 50 << 20, Private: 80 << 20, Shared: 20 << 20, Limited: true}, "one worker is planned with 100 MiB, and the memory limit leaves 50 MiB", "by 51 MiB or more"},
+		{"with prepared weights", Input{Available: 50 << 20, ModelBytes: 10 << 20, SharedBytes: 20 << 20, Limited: true}, "one worker is planned with 114 MiB (64 MiB, 3 times the 10 MiB of its model files, and 20 MiB of prepared weights), and the memory limit leaves 50 MiB", "by 65 MiB or more"},
 		{"a machine that is too small", Input{Available: 50 << 20, Memory: 90 << 20, ModelBytes: 10 << 20}, "one worker is planned with 94 MiB (64 MiB, and 3 times the 10 MiB of its model files), and the machine has 90 MiB", "fewer or smaller models"},
 		{"no limit: others may give memory back", Input{Available: 50 << 20, ModelBytes: 10 << 20}, "", ""},
 	} {
@@ -73,6 +77,9 @@ func TestShort(t *testing.T) {
 // random returns any input.
 func random(r *rand.Rand) Input {
 	in := Input{Cores: r.Float64() * 128, Available: 1 + r.Uint64N(1<<r.IntN(42)), ModelBytes: r.Uint64N(1 << r.IntN(36))}
+	if r.IntN(2) == 0 {
+		in.SharedBytes = r.Uint64N(1 << r.IntN(36))
+	}
 	if r.IntN(2) == 0 {
 		in.Private, in.Shared = 1+r.Uint64N(1<<r.IntN(34)), r.Uint64N(1<<r.IntN(34))
 	}
@@ -122,6 +129,7 @@ func TestMoreIsNeverLess(t *testing.T) {
 		}
 		larger := in
 		larger.ModelBytes += r.Uint64N(1 << 30)
+		larger.SharedBytes += r.Uint64N(1 << 30)
 		if larger.Private > 0 {
 			larger.Private += r.Uint64N(1 << 30)
 			larger.Shared += r.Uint64N(1 << 30)

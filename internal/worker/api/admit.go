@@ -132,7 +132,10 @@ func (a *API) run(ctx *fasthttp.RequestCtx, x *exchange, in []inference.Tensor) 
 // runModel is a run of the model of lead, for n jobs.
 func (a *API) runModel(lead *batch.Job, n int, stop inference.Stop, in, out []inference.Tensor) error {
 	c, ok := lead.Holder.(*call)
-	if !ok { // nobody asks but this worker itself
+	if !ok { // nobody asks but this worker itself, or a route
+		if w, ok := lead.Holder.(*work); ok { // a route
+			return w.do()
+		}
 		return lead.Model.Runner.RunUntil(stop, in, out)
 	}
 	body := c.ctx.Request.Body()
@@ -149,8 +152,13 @@ func (a *API) runModel(lead *batch.Job, n int, stop inference.Stop, in, out []in
 
 // gone tells whether the client of a job that is to run has gone while it waited.
 func (a *API) gone(j *batch.Job) bool {
-	c, ok := j.Holder.(*call)
-	return ok && peer.Gone(c.ctx.Conn())
+	switch h := j.Holder.(type) {
+	case *call:
+		return peer.Gone(h.ctx.Conn())
+	case *work:
+		return peer.Gone(h.ctx.Conn())
+	}
+	return false
 }
 
 // Run runs m with in once a permit and a runner are free, for nobody's request, within that
@@ -169,6 +177,7 @@ type overload struct {
 	text  string
 	cause error
 	retry time.Duration // when it may be worth trying again
+	layer Layer         // that has too much
 }
 
 func (o *overload) Error() string { return o.text }
@@ -176,16 +185,21 @@ func (o *overload) Unwrap() error { return o.cause }
 
 // refused describes why Acquire gave x no permit.
 func (a *API) refused(x *exchange, err error) error {
-	expected := a.Permits.Expected()
+	return a.refusedOn(Compute, x.state.Expect(), &x.limit, err)
+}
+
+// refusedOn describes why a request that is expected to take cost got no place on l.
+func (a *API) refusedOn(l Layer, cost time.Duration, limit *timeLimit, err error) error {
+	expected := a.places[l].Expected()
 	say := func(format string, args ...any) error {
 		retry := max(expected.Truncate(time.Second)+time.Second, time.Second)
 		text := fmt.Sprintf(format, args...)
-		return &overload{fmt.Sprintf("%s: try again in %s", text, retry), err, retry}
+		return &overload{fmt.Sprintf("%s: try again in %s", text, retry), err, retry, l}
 	}
 	wait := expected.Round(time.Millisecond)
 	switch {
 	case errors.Is(err, admission.ErrTimeout):
-		return x.limit.busy()
+		return limit.busy()
 	case errors.Is(err, admission.ErrRefused):
 		return a.leaving
 	case errors.Is(err, admission.ErrGone):
@@ -198,7 +212,7 @@ func (a *API) refused(x *exchange, err error) error {
 		return say("a request would wait for %s, which is longer than it may (queue.max_wait) or than clients have waited lately", wait)
 	case errors.Is(err, admission.ErrLate):
 		return say("a request would wait for %s and then take %s, which is too long for %s (%s)",
-			wait, x.state.Expect().Round(time.Millisecond), x.limit.Duration, x.limit.of)
+			wait, cost.Round(time.Millisecond), limit.Duration, limit.of)
 	}
 	return err
 }

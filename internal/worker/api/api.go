@@ -64,6 +64,12 @@ type Options struct {
 	// error is an *ipc.Failure where the service refuses.
 	Control        func(order ipc.ModelOrder) error
 	ControlSetting string
+	// Routes are paths that the operator has added, Layers what bounds their requests.
+	Routes []Route
+	Layers LayerOptions
+	// Misplaced is told, once for each route, that it is on the wrong layer: of which path, and
+	// why; nil: nobody is.
+	Misplaced func(path, why string)
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready is true until this worker leaves; nil: always.
@@ -95,6 +101,8 @@ type API struct {
 	guard     *guard        // nil: nobody is asked for a token
 	view      atomic.Pointer[view]
 	abandoned abandoned // by large requests: see tidy
+	routes    map[string]*route
+	places    [Layers]*admission.Permits // of Compute they are Permits
 }
 
 // view is what follows from the models that are served, made once for each set of them.
@@ -158,7 +166,14 @@ func New(o Options) *API {
 	if o.Dropped == nil {
 		o.Dropped = func(Fate) {}
 	}
-	a := &API{Options: o, leaving: leavingError(), calls: make([]call, o.Permits.Size()), stoppable: true}
+	if o.Misplaced == nil {
+		o.Misplaced = func(string, string) {}
+	}
+	places := newPlaces(&o.Layers, o.Permits)
+	a := &API{
+		Options: o, leaving: leavingError(), calls: make([]call, o.Permits.Size()), stoppable: true,
+		routes: newRoutes(o.Routes), places: places,
+	}
 	stops := make([]inference.Stop, max(o.Runners, 1))
 	for i := range stops {
 		stop, err := o.Models.NewStop()

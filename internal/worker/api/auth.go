@@ -49,10 +49,8 @@ func newGuard(tokens map[string][][]byte) *guard {
 	return g
 }
 
-// asks tells whether e is for those with a token.
-func (g *guard) asks(e endpoint) bool {
-	return g != nil && endpoints[e].class > open && len(g.digests[endpoints[e].class]) > 0
-}
+// asks tells whether c is for those with a token.
+func (g *guard) asks(c class) bool { return g != nil && c > open && len(g.digests[c]) > 0 }
 
 var (
 	errUnauthorized = errors.New("no token")
@@ -71,13 +69,12 @@ var (
 	}()
 )
 
-// check says why a request with that header may not use e. The token is compared by its digest
+// check says why a request with that header may not use paths of c. The token is compared by its digest
 // with every one there is: how long that takes tells nothing of them.
-func (g *guard) check(h *fasthttp.RequestHeader, e endpoint) error {
-	if !g.asks(e) {
+func (g *guard) check(h *fasthttp.RequestHeader, c class) error {
+	if !g.asks(c) {
 		return nil
 	}
-	c := endpoints[e].class
 	token := bearer(h.Peek(fasthttp.HeaderAuthorization))
 	if len(token) == 0 {
 		return errNoToken
@@ -112,8 +109,7 @@ func bearer(authorization []byte) []byte {
 
 // challenge says in the answer to ctx what would have been needed (RFC 6750, section 3), and
 // tells the operator.
-func (a *API) challenge(ctx *fasthttp.RequestCtx, e endpoint, err error) {
-	c := endpoints[e].class
+func (a *API) challenge(ctx *fasthttp.RequestCtx, c class, err error) {
 	value := `Bearer realm="preforkd"`
 	switch {
 	case errors.Is(err, errForbidden):
@@ -137,7 +133,7 @@ func (a *API) unwelcome(h *fasthttp.RequestHeader) bool {
 	if n := h.ContentLength(); a.guard == nil || n == -2 || n >= 0 && n <= smallBody { // -2: there is none
 		return false
 	}
-	if a.guard.check(h, locate(pathOf(h.RequestURI())).endpoint) == nil {
+	if a.guard.check(h, a.classOf(pathOf(h.RequestURI()))) == nil {
 		return false
 	}
 	h.SetContentLength(0)

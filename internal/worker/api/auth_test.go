@@ -10,11 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
 	"preforkd/internal/ipc"
 	"preforkd/internal/worker/accept"
+	"preforkd/internal/worker/lab"
 )
 
 // samples has a request to each endpoint.
@@ -29,6 +31,7 @@ var samples = map[endpoint][]string{
 	index: {"POST /v2/repository/index"}, control: {"POST /v2/repository/models/digits/load", "POST /v2/repository/models/digits/unload"},
 	systemMemory: {"GET /v2/systemsharedmemory/status"}, cudaMemory: {"GET /v2/cudasharedmemory/status"},
 	trace: {"GET /v2/trace/setting", "POST /v2/models/digits/trace/setting"}, logging: {"GET /v2/logging"},
+	custom: {"GET /mine", "POST /mine"},
 }
 
 // wanted is the class of each endpoint, once more: who changes one says so twice.
@@ -36,7 +39,7 @@ var wanted = map[class][]endpoint{
 	open:         {live, ready},
 	docsClass:    {root, openAPI, docs},
 	controlClass: {index, control, systemMemory, cudaMemory, trace, logging},
-	inferClass:   {server, model, modelReady, infer, predict, stats, invocations, v1Models, v1Model, v1Metadata, v1Predict, v1Refused, modelConfig},
+	inferClass:   {server, model, modelReady, infer, predict, stats, invocations, v1Models, v1Model, v1Metadata, v1Predict, v1Refused, modelConfig, custom},
 }
 
 func digested(tokens ...string) (all [][]byte) {
@@ -55,7 +58,7 @@ var tokens = map[string][][]byte{
 // TestTokens: every token with every endpoint.
 func TestTokens(t *testing.T) {
 	var denied []string
-	a := newAPI(t, Options{Tokens: tokens, Denied: func(class, why, client string) {
+	a := newAPI(t, Options{Tokens: tokens, Routes: []Route{{Path: "/mine", Class: ipc.ClassInfer, Lab: &Lab{lab.Sleep, time.Millisecond}}}, Denied: func(class, why, client string) {
 		denied = append(denied, class+" "+client)
 	}})
 	holders := map[string][]class{ // of a token
@@ -72,7 +75,7 @@ func TestTokens(t *testing.T) {
 		}
 		for _, sample := range samples[e] {
 			method, path, _ := strings.Cut(sample, " ")
-			if got := locate([]byte(path)).endpoint; got != e {
+			if got := a.locate([]byte(path)).endpoint; got != e {
 				t.Errorf("%s is endpoint %d, not %d", path, got, e)
 			}
 			for token, has := range holders {

@@ -41,7 +41,7 @@ func (a *API) renderDocs(list []documented) page {
 	t := template.Must(template.ParseFS(pageFiles, "page/docs.html"))
 	style, script := pageFile("page.css")+pageFile("docs.css"), pageFile("docs.js")
 	data := docsData{Version: a.Version, Guarded: a.guard != nil, Style: template.CSS(style), Script: template.JS(script)}
-	for _, tag := range []string{tagShort, tagV2, tagV1, tagHealth, tagAbout} {
+	for _, tag := range []string{tagShort, tagV2, tagV1, tagRoutes, tagHealth, tagAbout} {
 		g := docsGroup{Name: tag, ID: strings.ReplaceAll(strings.ToLower(tag), " ", "-")}
 		for i := range list {
 			if list[i].tag == tag {

@@ -38,6 +38,9 @@ var fates = []struct {
 
 // drop counts a request that ends with err, if that is a fate.
 func (a *API) drop(err error) {
+	if full := (*overload)(nil); errors.As(err, &full) {
+		a.Layers.Refused(full.layer)
+	}
 	for _, f := range fates {
 		if errors.Is(err, f.err) {
 			a.Dropped(f.fate)

@@ -17,11 +17,18 @@ type line struct {
 	peers  peer.Watch
 }
 
-// dropGone takes those out of the line for a permit whose clients have gone, and tells
-// whether anybody waits.
-func (a *API) dropGone() bool {
+// dropGone takes those out of the lines for a permit, or for a place on another layer, whose
+// clients have gone, and tells whether anybody waits.
+func (a *API) dropGone() (some bool) {
+	for _, p := range a.places {
+		some = a.dropFrom(p) || some
+	}
+	return some
+}
+
+func (a *API) dropFrom(p *admission.Permits) bool {
 	l := &a.line
-	l.places = a.Permits.Line(l.places[:0])
+	l.places = p.Line(l.places[:0])
 	l.peers.Reset()
 	for i := range l.places {
 		conn, _ := l.places[i].Who.(net.Conn) // a self-test waits for nobody
@@ -29,7 +36,7 @@ func (a *API) dropGone() bool {
 	}
 	l.peers.Look(func(i int) {
 		// While it stands in line its connection is open, and Gone is sure.
-		a.Permits.Drop(l.places[i], func(who any) bool { return peer.Gone(who.(net.Conn)) })
+		p.Drop(l.places[i], func(who any) bool { return peer.Gone(who.(net.Conn)) })
 	})
 	some := len(l.places) > 0
 	clear(l.places)

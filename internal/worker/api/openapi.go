@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -88,13 +89,17 @@ func (a *API) operations() (list []documented) {
 		if endpoint(e) == control && a.Control != nil {
 			o = &changes
 		}
+		if endpoint(e) == custom {
+			list = append(list, a.documentRoutes(o)...)
+			continue
+		}
 		method := "get"
 		if endpoints[e].allow == postOnly {
 			method = "post"
 		}
 		for _, path := range o.paths {
 			if !strings.Contains(path, "{model}") {
-				d := documented{operation: o, method: method, path: path, guarded: a.guard.asks(endpoint(e))}
+				d := documented{operation: o, method: method, path: path, guarded: a.guard.asks(endpoints[e].class)}
 				if d.model, _ = a.find(target{}); d.model != nil && endpoint(e) == invocations {
 					d.parameters = []parameter{{targetModel, "header", a.names()}}
 				}
@@ -104,12 +109,22 @@ func (a *API) operations() (list []documented) {
 				continue
 			}
 			for _, m := range a.Models.All() {
-				d := documented{operation: o, method: method, model: m, guarded: a.guard.asks(endpoint(e))}
+				d := documented{operation: o, method: method, model: m, guarded: a.guard.asks(endpoints[e].class)}
 				if o.takes(m) && d.locate(path, endpoint(e), a.Models.Versions(m.Name), a.labels(m)) {
 					list = append(list, d)
 				}
 			}
 		}
+	}
+	return list
+}
+
+// documentRoutes lists the operator's routes.
+func (a *API) documentRoutes(o *operation) (list []documented) {
+	for _, path := range slices.Sorted(maps.Keys(a.routes)) {
+		r, own := a.routes[path], *o
+		own.summary = o.summary + ", on the layer " + r.Layer.String()
+		list = append(list, documented{operation: &own, method: "get", path: path, guarded: a.guard.asks(r.class)})
 	}
 	return list
 }

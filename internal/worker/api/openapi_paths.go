@@ -11,6 +11,7 @@ const (
 	tagShort  = "Predict"
 	tagV2     = "Open Inference Protocol"
 	tagV1     = "TensorFlow Serving and KServe V1"
+	tagRoutes = "Routes"
 	tagHealth = "Health"
 	tagAbout  = "About this server"
 )
@@ -114,5 +115,6 @@ var operations = [...]operation{
 		paths: []string{"/v1/models/{model}:classify", "/v1/models/{model}:regress", "/v1/models/{model}:explain"},
 	},
 	openAPI: {tag: tagAbout, summary: "This service as an OpenAPI document", paths: []string{"/openapi.json"}},
+	custom:  {tag: tagRoutes, summary: "A route of this service"}, // its paths are the operator's
 	docs:    {tag: tagAbout, summary: "The OpenAPI document as a page, with forms", paths: []string{"/docs"}, html: true},
 }

@@ -6,9 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/valyala/fasthttp"
+
+	"preforkd/internal/worker/lab"
 )
 
 // document loads GET /openapi.json.
@@ -40,11 +43,11 @@ func TestOpenAPIIsValid(t *testing.T) {
 
 // TestEveryRouteIsDocumented walks the table of routes.
 func TestEveryRouteIsDocumented(t *testing.T) {
-	a := newAPI(t, Options{})
+	a := newAPI(t, Options{Routes: []Route{{Path: "/mine/too", Layer: Async, Lab: &Lab{lab.Sleep, time.Millisecond}}}})
 	setLabels(t, a)
 	documented := make(map[endpoint]bool)
 	for path, item := range document(t, a).Paths.Map() {
-		found := locate([]byte(filled(path, item))).endpoint
+		found := a.locate([]byte(filled(path, item))).endpoint
 		documented[found] = true
 		method := "GET"
 		if endpoints[found].allow == postOnly {
@@ -79,7 +82,7 @@ func filled(path string, item *openapi3.PathItem) string {
 // TestWhatIsDocumentedAnswers sends each example to each path: the status is one that the
 // document has, and the answer fits its schema.
 func TestWhatIsDocumentedAnswers(t *testing.T) {
-	a := newAPI(t, Options{})
+	a := newAPI(t, Options{Routes: []Route{{Path: "/mine", Lab: &Lab{lab.Sleep, time.Millisecond}}}})
 	setLabels(t, a)
 	doc := document(t, a)
 	if n := doc.Paths.Len(); n < 60 {

@@ -71,7 +71,7 @@ func (p *page) send(ctx *fasthttp.RequestCtx) {
 func (a *API) render() page {
 	t := template.Must(template.ParseFS(pageFiles, "page/page.html"))
 	style, script := pageFile("page.css"), pageFile("page.js")
-	data := pageData{Version: a.Version, Guarded: a.guard.asks(predict), Style: template.CSS(style), Script: template.JS(script)}
+	data := pageData{Version: a.Version, Guarded: a.guard.asks(endpoints[predict].class), Style: template.CSS(style), Script: template.JS(script)}
 	for _, m := range a.Models.All() {
 		data.Models = append(data.Models, describeModel(m))
 		if text := sampleText(m); text != "" {

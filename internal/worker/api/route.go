@@ -36,6 +36,7 @@ const (
 	cudaMemory
 	trace
 	logging
+	custom // of the operator's routes
 )
 
 const (
@@ -77,6 +78,8 @@ var endpoints = [...]struct {
 	cudaMemory:   {both, controlClass, unsupported("CUDA shared memory", noMemory)},
 	trace:        {both, controlClass, unsupported("tracing", "preforkd keeps no traces: its metrics and its log tell of requests that take long")},
 	logging:      {both, controlClass, unsupported("logging over HTTP", "one worker would change and the others not: set log.level and preforkd reload")},
+
+	custom: {both, inferClass, (*API).custom}, // the class is the route's own
 }
 
 // target is an endpoint and the parts of the path that it takes.
@@ -85,6 +88,15 @@ type target struct {
 	model, version []byte // empty: the default
 	label, verb    []byte // of paths below /v1, and load or unload; empty: none
 	start          int64  // when the request began, by now
+	route          *route // of custom
+}
+
+// class is who may ask for t.
+func (t *target) class() class {
+	if t.route != nil {
+		return t.route.class
+	}
+	return endpoints[t.endpoint].class
 }
 
 // route finds the handler and calls it. The query is ignored.
@@ -92,13 +104,13 @@ func (a *API) route(ctx *fasthttp.RequestCtx, start int64) error {
 	// The path as it was sent: in fasthttp's own form "/a/../livez" and
 	// "/a%2F..%2Flivez" have become "/livez", which another server before this
 	// one, with rules about paths, may have read differently.
-	t := locate(ctx.URI().PathOriginal())
+	t := a.locate(ctx.URI().PathOriginal())
 	if t.endpoint == nowhere {
 		return errNoRoute
 	}
 	e := &endpoints[t.endpoint]
-	if err := a.guard.check(&ctx.Request.Header, t.endpoint); err != nil {
-		a.challenge(ctx, t.endpoint, err)
+	if err := a.guard.check(&ctx.Request.Header, t.class()); err != nil {
+		a.challenge(ctx, t.class(), err)
 		dismiss(ctx)
 		return err
 	}

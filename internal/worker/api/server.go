@@ -71,10 +71,10 @@ func received(h *fasthttp.RequestHeader, o *ServerOptions) fasthttp.RequestConfi
 // expect answers Expect: 100-continue. A body that would be refused is refused before
 // it is sent (RFC 9110, section 10.1.1).
 func (a *API) expect(ctx *fasthttp.RequestCtx, o *ServerOptions) int {
-	e := locate(ctx.URI().PathOriginal()).endpoint
-	if err := a.guard.check(&ctx.Request.Header, e); err != nil {
+	c := a.classOf(ctx.URI().PathOriginal())
+	if err := a.guard.check(&ctx.Request.Header, c); err != nil {
 		a.identify(ctx, &ctx.Response)
-		a.challenge(ctx, e, err)
+		a.challenge(ctx, c, err)
 		a.fail(ctx, err)
 		return status(err)
 	}

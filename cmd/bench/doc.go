@@ -1,0 +1,2 @@
+// Command preforkd-bench runs experiments with preforkd: `preforkd lab` becomes it.
+package main
