@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/signal"
 	"strconv"
@@ -100,11 +101,20 @@ func (w *worker) orphaned() (servesOn bool) {
 }
 
 // accept serves each listener in a goroutine of its own; the channel gets one result
-// for each.
+// for each. What takes from the common queue ends by itself, and last.
 func (w *worker) accept() <-chan error {
-	ended := make(chan error, len(w.listeners))
+	ended := make(chan error, len(w.listeners)+2)
 	for _, ln := range w.listeners {
 		go func() { ended <- w.server.Serve(ln) }()
+	}
+	if w.taker != nil {
+		for _, ln := range []net.Listener{w.taker, w.sweeper} {
+			w.took.Go(func() {
+				if err := w.server.Serve(ln); err != nil {
+					ended <- err
+				}
+			})
+		}
 	}
 	return ended
 }
@@ -153,8 +163,12 @@ func (w *worker) drain(signals <-chan os.Signal, told bool, ended <-chan error) 
 func (w *worker) shutDown(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- w.server.ShutdownWithContext(ctx) }()
+	ended, took := make(chan error, 1), make(chan struct{})
+	go func() { ended <- w.server.ShutdownWithContext(ctx) }() // the listening sockets first
+	go func() {                                                // ends as the queue is empty, or the drain over
+		w.took.Wait()
+		close(took)
+	}()
 	ticker := time.NewTicker(stoppingPoll)
 	defer ticker.Stop()
 	for {
@@ -162,6 +176,11 @@ func (w *worker) shutDown(ctx context.Context) error {
 		case err := <-ended:
 			return err
 		case <-ticker.C:
+		}
+		select {
+		case <-took:
+		default: // somebody waits, who will be taken
+			continue
 		}
 		if w.conns.Open() > 0 {
 			continue
@@ -190,6 +209,9 @@ func (w *worker) leave(ctx context.Context, ended <-chan error) {
 		}
 		for _, ln := range w.listeners {
 			ln.Stop()
+		}
+		if w.taker != nil {
+			w.taker.Stop()
 		}
 		w.conns.CloseAdopted()
 	}

@@ -26,8 +26,7 @@ func (w *worker) share() {
 		Computes: api.Computes, Look: w.api.Look, Admits: w.api.Admits, Stays: w.soon,
 		BodyTime: w.cfg.Timeouts.Request,
 	})
-	w.taker = taker
-	w.listeners = append(w.listeners, taker, sweeper)
+	w.taker, w.sweeper = taker, sweeper
 }
 
 // permits are the worker's, as accept knows them.

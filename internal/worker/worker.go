@@ -65,7 +65,9 @@ type worker struct {
 	conns     *accept.Pool
 	queue     *handoff.Queue // of connections that leaving workers give away
 	waiting   *handoff.Queue // of connections that wait with a request for any worker's permit; nil: there is none
-	taker     *accept.Taker  // from there
+	taker     *accept.Taker  // from there; nil: nothing is
+	sweeper   *accept.Sweeper
+	took      sync.WaitGroup // until both have ended
 	listeners []stopper
 	leaving   atomic.Bool
 	rounds    rounds

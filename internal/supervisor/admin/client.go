@@ -36,10 +36,20 @@ type Client struct {
 	first net.Conn
 }
 
+// openLooks is how often Dial tries a socket again where nobody listens.
+const openLooks = 20
+
 // Dial connects to the admin socket at path. Without a service behind it the error is an
 // *ipc.Failure with status 69, or 77 where it may not be used.
 func Dial(path string) (*Client, error) {
 	conn, err := net.DialTimeout("unix", path, dialLimit)
+	for range openLooks { // it is there a moment before it listens: its mode is set first
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		conn, err = net.DialTimeout("unix", path, dialLimit)
+	}
 	if err != nil {
 		return nil, dialFailure(path, err)
 	}

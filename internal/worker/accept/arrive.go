@@ -166,10 +166,16 @@ func (c *conn) whole(fd, size int) (whole, more bool) {
 	}
 	asked := int16(unix.POLLRDHUP)
 	if !c.local {
+		if c.arrival.lowat != size {
+			c.lower(fd, size+windowRoom) // which makes the window so large, and the next line no smaller
+		}
 		c.lower(fd, size) // one wake-up, when all of it is there
 		asked |= unix.POLLIN
 	}
-	for range roomLooks {
+	for pause := time.Millisecond; pause <= roomPause; pause *= 2 {
+		if !c.local {
+			_, _ = peek(fd, c.arrival.p[:1]) // which announces the window, if it has become twice as large
+		}
 		got := poll(fd, asked)
 		switch {
 		case got == 0:
@@ -180,15 +186,16 @@ func (c *conn) whole(fd, size int) (whole, more bool) {
 		case got&^unix.POLLIN != 0:
 			return false, false
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(pause)
 	}
 	return false, false
 }
 
-// roomLooks is how often whole looks, once a millisecond, at a connection that is readable though not all has
-// come: TCP's window may be full for a moment only (tcp_epollin_ready in net/ipv4/tcp.c), which no
-// event ends, or the kernel has no more room.
-const roomLooks = 10
+// roomPause is the last of the growing pauses after which whole looks again at a connection that is readable
+// though not all has come: TCP's window may be full for a moment only (tcp_epollin_ready in net/ipv4/tcp.c), which
+// no event ends, or the kernel has no more room. Together they are longer than a sender waits before it
+// asks for more window: 200 ms (TCP_RTO_MIN).
+const roomPause = 128 * time.Millisecond
 
 // begins notes that there is part of a request, whose clock runs from now on.
 func (c *conn) begins(phase int) {

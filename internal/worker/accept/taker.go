@@ -163,9 +163,10 @@ func (t *taking) pause(d time.Duration) {
 const sweepEvery = 25 * time.Millisecond
 
 // Accept waits until the first in the queue is to be answered without a permit, and returns it. After
-// Stop it returns io.EOF. One goroutine calls it.
+// Stop it returns io.EOF once nobody waits, and then the Taker stands for no permit any more. One
+// goroutine calls it.
 func (s *Sweeper) Accept() (net.Conn, error) {
-	for s.run.Err() == nil {
+	for s.all.Err() == nil {
 		if s.waits.anybody() {
 			if c := s.remove(); c != nil {
 				return c, nil
@@ -175,6 +176,10 @@ func (s *Sweeper) Accept() (net.Conn, error) {
 		}
 		select {
 		case <-s.run.Done():
+			if s.waits.Queue.Depth() == 0 { // who puts after this worker has stopped takes as well
+				s.end()
+			}
+			s.pause(sweepEvery)
 		case <-s.poke:
 		}
 	}
@@ -211,9 +216,9 @@ func (t *taking) Stop() {
 // End makes Accept return io.EOF; what waits in the queue stays there.
 func (t *taking) End() { t.end() }
 
-// Close is End: the queue belongs to the worker.
+// Close is Stop: the queue belongs to the worker, and a server that shuts down answers first who waits.
 func (t *taking) Close() error {
-	t.end()
+	t.Stop()
 	return nil
 }
 
@@ -236,5 +241,11 @@ func mostUnread() int {
 			}
 		}
 	}
-	return most / 2
+	return most/2 - windowRoom
 }
+
+// windowRoom is how much larger than a request that waits the window of its connection is made. The kernel
+// announces a window rounded down to a multiple of up to 16 KiB (RFC 7323, section 2.2), so that of one as large as the
+// request its end would not be sent; and it calls a connection readable whose window is smaller than a
+// segment (tcp_epollin_ready in net/ipv4/tcp.c), which on the loopback device has 64 KiB.
+const windowRoom = 128 << 10
