@@ -154,6 +154,9 @@ type Concurrency struct {
 
 // Queue is the section of the requests that wait for a worker.
 type Queue struct {
+	// Shared has the pool's workers let requests wait in one queue, from which whoever is free takes the
+	// next; false: each has its own, of its connections.
+	Shared bool `yaml:"shared" default:"true"`
 	// MaxRequests is how many may wait; 0: no bound.
 	MaxRequests int `yaml:"max_requests" default:"1000" check:"0..1000000"`
 	// MaxBytes is how much their bodies may have together; 0: no bound.

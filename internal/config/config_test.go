@@ -26,7 +26,7 @@ func TestDefaults(t *testing.T) {
 		},
 		Inference: Inference{Prepare: PrepareAuto},
 		Cache:     Cache{PreparedMax: 8 << 30},
-		Queue:     Queue{MaxRequests: 1000, MaxBytes: 256 << 20, MaxWait: 10 * time.Second},
+		Queue:     Queue{Shared: true, MaxRequests: 1000, MaxBytes: 256 << 20, MaxWait: 10 * time.Second},
 		Reload:    Reload{Bake: 2 * time.Second, Trial: time.Second},
 		Recycle:   Recycle{Jitter: 10},
 		Memory:    Memory{Guard: "auto"},

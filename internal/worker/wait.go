@@ -5,7 +5,6 @@ import (
 
 	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
-	"preforkd/internal/worker/api"
 )
 
 // A request is worth moving to another worker, which costs both some 50 µs of CPU, when it would wait here for
@@ -23,8 +22,8 @@ func (w *worker) share() {
 	}
 	taker, sweeper := w.conns.Share(accept.Wait{
 		Queue: w.waiting, Permits: permits{w.permits}, Puts: w.board.Puts(),
-		Computes: api.Computes, Look: w.api.Look, Admits: w.api.Admits, Stays: w.soon,
-		BodyTime: w.cfg.Timeouts.Request,
+		Computes: w.api.Computes, Look: w.api.Look, Admits: w.api.Admits, Stays: w.soon,
+		Takes: !w.cfg.Queue.Shared, BodyTime: w.cfg.Timeouts.Request,
 	})
 	w.taker, w.sweeper = taker, sweeper
 }

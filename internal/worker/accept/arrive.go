@@ -107,11 +107,14 @@ func (c *conn) readWith(fd, permit int) (done bool) {
 // once it is complete in the kernel; all else is read.
 func (c *conn) classify(fd int) (done bool) {
 	a, w := &c.arrival, c.waits
+	if w.closed.Load() {
+		return c.receive(fd)
+	}
 	n, err := peek(fd, a.p)
 	if err == unix.EAGAIN {
 		return false
 	}
-	if err != nil || n == 0 || w.closed.Load() {
+	if err != nil || n == 0 {
 		return c.receive(fd)
 	}
 	head, complete := w.Look(a.p[:n])

@@ -42,6 +42,9 @@ type taking struct {
 func (p *Pool) Share(w Wait) (*Taker, *Sweeper) {
 	t := &taking{pool: p, waits: &waiting{Wait: w, most: mostUnread()}, poke: make(chan struct{}, 1)}
 	t.waits.emptyAt.Store(w.Puts.Load() - 1) // nobody has looked yet
+	if w.Takes {
+		t.waits.end()
+	}
 	t.all, t.end = context.WithCancel(context.Background())
 	t.run, t.stop = context.WithCancel(t.all)
 	taker := &Taker{t}

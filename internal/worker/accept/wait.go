@@ -45,6 +45,8 @@ type Wait struct {
 	Admits func(Head) error
 	// Puts is a word that all workers have in common, see anybody.
 	Puts *atomic.Uint64
+	// Takes has this worker only take what others have put, and put nothing.
+	Takes bool
 	// BodyTime is how long a body may take to arrive; 0: any time.
 	BodyTime time.Duration
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -26,7 +27,13 @@ func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (
 	}
 	x.asked = now()
 	claim := admission.Claim{Cost: x.state.Expect(), Bytes: int64(len(body)), Who: ctx.Conn()}
-	permit, err := a.came(ctx, x, timed, claim.Cost)
+	got := accept.Arrived(ctx.Conn())
+	if got.Queued {
+		x.asked = x.start
+		x.limit.narrow(codec.Timeout(timed), timeoutParameter)
+	}
+	permit, err := a.came(ctx.Conn(), got, claim.Cost, x.limit.end(x.start))
+	x.over = got.Queued && err != nil && err != errNoPermit
 	if err == errNoPermit {
 		permit, err = a.Permits.Acquire(claim)
 	}
@@ -36,7 +43,7 @@ func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (
 		claim.Wait = time.Duration(x.limit.end(x.start) - now())
 		permit, err = a.Permits.Acquire(claim)
 		if err == nil {
-			if err = a.stillWanted(ctx, x); err != nil {
+			if err = stillWanted(ctx.Conn(), claim.Cost, x.limit.end(x.start)); err != nil {
 				a.Permits.Release(permit)
 			}
 		}
@@ -52,9 +59,9 @@ func (a *API) admit(ctx *fasthttp.RequestCtx, x *exchange, body, timed []byte) (
 // errNoPermit is of a request that has come without a permit.
 var errNoPermit = errors.New("no permit has come with the request")
 
-// came returns the permit that has come with a request, or why the request does not run.
-func (a *API) came(ctx *fasthttp.RequestCtx, x *exchange, timed []byte, cost time.Duration) (admission.Permit, error) {
-	got := accept.Arrived(ctx.Conn())
+// came returns the permit that has come with a request, which is expected to take cost and is to end
+// then, or why it does not run.
+func (a *API) came(c net.Conn, got accept.Arrival, cost time.Duration, end int64) (admission.Permit, error) {
 	permit := admission.Permit(got.Permit)
 	if got.Permit >= 0 {
 		a.Permits.Charge(permit, cost)
@@ -63,9 +70,7 @@ func (a *API) came(ctx *fasthttp.RequestCtx, x *exchange, timed []byte, cost tim
 	case got.Refused != nil:
 		return 0, got.Refused
 	case got.Queued:
-		x.asked = x.start
-		x.limit.narrow(codec.Timeout(timed), timeoutParameter)
-		err := a.stillWanted(ctx, x)
+		err := stillWanted(c, cost, end)
 		switch {
 		case err == nil:
 			a.Permits.Stayed()
@@ -76,7 +81,6 @@ func (a *API) came(ctx *fasthttp.RequestCtx, x *exchange, timed []byte, cost tim
 			if got.Permit >= 0 {
 				a.Permits.Release(permit)
 			}
-			x.over = true
 			return 0, err
 		}
 	}
@@ -87,12 +91,12 @@ func (a *API) came(ctx *fasthttp.RequestCtx, x *exchange, timed []byte, cost tim
 }
 
 // stillWanted returns why a request that has waited for its permit is not run any more: its
-// client has gone, or will before the run can end. nil: it is.
-func (a *API) stillWanted(ctx *fasthttp.RequestCtx, x *exchange) error {
+// client has gone, or will before a run of that cost can end. nil: it is.
+func stillWanted(c net.Conn, cost time.Duration, end int64) error {
 	switch {
-	case peer.Gone(ctx.Conn()):
+	case peer.Gone(c):
 		return admission.ErrGone
-	case x.limit.end(x.start)-now() < int64(x.state.Expect()):
+	case end-now() < int64(cost):
 		return admission.ErrTimeout
 	}
 	return nil

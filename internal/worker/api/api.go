@@ -3,6 +3,7 @@ package api
 import (
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,6 +103,7 @@ type API struct {
 	view      atomic.Pointer[view]
 	abandoned abandoned // by large requests: see tidy
 	routes    map[string]*route
+	computing bool                       // one of them is on the layer compute
 	places    [Layers]*admission.Permits // of Compute they are Permits
 }
 
@@ -173,6 +175,7 @@ func New(o Options) *API {
 	a := &API{
 		Options: o, leaving: leavingError(), calls: make([]call, o.Permits.Size()), stoppable: true,
 		routes: newRoutes(o.Routes), places: places,
+		computing: slices.ContainsFunc(o.Routes, func(r Route) bool { return r.Layer == Compute }),
 	}
 	stops := make([]inference.Stop, max(o.Runners, 1))
 	for i := range stops {

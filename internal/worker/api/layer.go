@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
 )
 
@@ -65,7 +66,13 @@ func (a *API) enter(w *work) error {
 	if waits && w.limit.Duration > 0 { // without a limit of time nobody waits
 		claim.Wait = time.Duration(w.limit.end(w.start) - now())
 	}
-	place, err := a.places[l].Acquire(claim)
+	place, err := admission.Permit(0), errNoPermit
+	if l == Compute {
+		place, err = a.came(w.ctx.Conn(), accept.Arrived(w.ctx.Conn()), claim.Cost, w.limit.end(w.start))
+	}
+	if err == errNoPermit {
+		place, err = a.places[l].Acquire(claim)
+	}
 	switch {
 	case err == nil:
 		w.place = place

@@ -10,21 +10,35 @@ import (
 )
 
 // Computes tells of what a request begins with whether it may need a permit: whether it may be one
-// that runs a model. It is asked for every request.
-func Computes(begins []byte) bool {
+// that runs a model, or to a route of the layer compute. It is asked for every request.
+func (a *API) Computes(begins []byte) bool {
 	line, _, whole := bytes.Cut(begins, []byte("\n"))
-	path, ok := posted(line)
-	return ok && (!whole || runs(locate(pathOf(path)).endpoint))
+	uri, posts, can := a.asks(line)
+	if !can || !whole {
+		return can
+	}
+	t := a.locate(pathOf(uri))
+	return t.computes(posts)
 }
 
-// posted returns the target of a line that begins a request by POST, or may.
-func posted(line []byte) (uri []byte, ok bool) {
-	const method = "POST "
-	if n := min(len(line), len(method)); string(line[:n]) != method[:n] {
-		return nil, false
+// asks returns the target of a line that begins a request, and whether it is a POST; can: it may be one
+// that computes.
+func (a *API) asks(line []byte) (uri []byte, posts, can bool) {
+	for i, method := range [...]string{"POST ", "GET ", "HEAD "} {
+		if n := min(len(line), len(method)); string(line[:n]) == method[:n] {
+			uri, _, _ = bytes.Cut(line[n:], []byte(" "))
+			return uri, i == 0, i == 0 || a.computing
+		}
 	}
-	uri, _, _ = bytes.Cut(line[min(len(line), len(method)):], []byte(" "))
-	return uri, true
+	return nil, false, false
+}
+
+// computes tells whether requests to t need a permit.
+func (t *target) computes(posts bool) bool {
+	if t.route != nil {
+		return t.route.Layer == Compute
+	}
+	return posts && runs(t.endpoint)
 }
 
 // runs tells whether requests to e run a model.
@@ -40,13 +54,12 @@ func runs(e endpoint) bool {
 // it does not understand is read and answered where it is, and so is what a model will not run for.
 func (a *API) Look(begins []byte) (accept.Head, bool) {
 	line, rest, ok := bytes.Cut(begins, []byte("\n"))
-	if !ok {
-		_, posts := posted(line)
-		return accept.Head{}, !posts
+	uri, posts, can := a.asks(line)
+	if !can || !ok {
+		return accept.Head{}, !can
 	}
-	uri, posts := posted(line)
-	t := locate(pathOf(uri))
-	if !posts || !runs(t.endpoint) {
+	t := a.locate(pathOf(uri))
+	if !t.computes(posts) {
 		return accept.Head{}, true
 	}
 	f := headFields{length: none}
@@ -62,19 +75,26 @@ func (a *API) Look(begins []byte) (accept.Head, bool) {
 	if t.endpoint == invocations {
 		t.model = f.target
 	}
+	if f.length == none && !posts {
+		f.length = 0
+	}
 	return a.head(t, &f, len(begins)-len(rest)), true
 }
 
 // head is what follows from a header of so many bytes.
 func (a *API) head(t target, f *headFields, header int) accept.Head {
-	reader := a.Models.Enter()
-	defer a.Models.Leave(reader)
-	m, err := a.runnable(t)
-	if err != nil {
-		return accept.Head{}
+	h, limit := accept.Head{Computes: true}, timeLimit{a.RequestTimeout, "timeouts.request"}
+	if t.route != nil {
+		h.Cost = t.route.model.Expect()
+	} else {
+		reader := a.Models.Enter()
+		defer a.Models.Leave(reader)
+		m, err := a.runnable(t)
+		if err != nil {
+			return accept.Head{}
+		}
+		h.Cost, limit = stateOf(m).Expect(), a.timeout(m)
 	}
-	h := accept.Head{Computes: true, Cost: stateOf(m).Expect()}
-	limit := a.timeout(m)
 	limit.narrow(f.limit, "")
 	h.Limit = limit.Duration
 	// Without a limit of time nobody waits.

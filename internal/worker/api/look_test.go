@@ -13,6 +13,7 @@ import (
 )
 
 func TestComputes(t *testing.T) {
+	a := newAPI(t, Options{})
 	for text, want := range map[string]bool{
 		"POST /predict HTTP/1.1\r\n":                         true,
 		"POST /predict/digits?x=y HTTP/1.1\r\n":              true,
@@ -29,13 +30,49 @@ func TestComputes(t *testing.T) {
 		"POST  /predict HTTP/1.1\r\n":                        false,
 		"POST /v1/models/digits:explain HTTP/1.1\r\nHost: x": false,
 	} {
-		if got := Computes([]byte(text)); got != want {
+		if got := a.Computes([]byte(text)); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}
 	text := []byte("POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\n\r\n")
-	if n := testing.AllocsPerRun(100, func() { Computes(text) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { a.Computes(text) }); n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestComputesOfRoutes: requests to routes of the layer compute need a permit, by any method, and others do not.
+func TestComputesOfRoutes(t *testing.T) {
+	a := newAPI(t, Options{RequestTimeout: time.Minute, Routes: []Route{
+		{Path: "/burn", Layer: Compute, Lab: &Lab{}}, {Path: "/sleep", Layer: Sync, Lab: &Lab{}},
+	}})
+	a.Server(ServerOptions{MaxBody: 1000})
+	for text, want := range map[string]bool{
+		"GET /burn HTTP/1.1\r\n":      true,
+		"HEAD /burn?x HTTP/1.1\r\n":   true,
+		"POST /burn HTTP/1.1\r\n":     true,
+		"GET /bu":                     true, // it may become one
+		"GET /sleep HTTP/1.1\r\n":     false,
+		"POST /sleep HTTP/1.1\r\n":    false,
+		"GET /predict HTTP/1.1\r\n":   false,
+		"POST /predict HTTP/1.1\r\n":  true,
+		"DELETE /burn HTTP/1.1\r\n":   false,
+		"GET /burn/more HTTP/1.1\r\n": false,
+	} {
+		if got := a.Computes([]byte(text)); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	for text, want := range map[string]accept.Head{
+		"GET /burn HTTP/1.1\r\nX-Request-Timeout: 2s\r\n\r\n":           {Computes: true, Size: 45, Limit: 2 * time.Second},
+		"POST /burn HTTP/1.1\r\nContent-Length: 5\r\n\r\n":              {Computes: true, Size: 47, Limit: time.Minute},
+		"POST /burn HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n":     {Computes: true, Limit: time.Minute},
+		"GET /sleep HTTP/1.1\r\nHost: x\r\n\r\n":                        {},
+		"GET /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\n\r\n":       {},
+		"GET /burn HTTP/1.1\r\nContent-Length: 5000\r\nHost: x\r\n\r\n": {Computes: true, Limit: time.Minute},
+	} {
+		if got, ok := a.Look([]byte(text)); got != want || !ok {
+			t.Errorf("%q: %+v %v", text, got, ok)
+		}
 	}
 }
 
@@ -98,7 +135,7 @@ func FuzzLook(f *testing.F) {
 	f.Add([]byte("POST http://x/v2/models/digits/infer?a#b HTTP/1.0\r\nContent-Length: 0\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		h, complete := a.Look(data)
-		Computes(data)
+		a.Computes(data)
 		if !complete || h.Size == 0 {
 			return
 		}
