@@ -179,13 +179,17 @@ func TestDescriptorLimitInTaker(t *testing.T) {
 	}
 	limit(len(fds) + 10)
 	giver.say("leave")
-	served := map[string]int{}
-	for _, c := range clients {
-		served[c.must(t, "/echo/y").worker]++
-	}
-	if n := served[strconv.Itoa(taker.cmd.Process.Pid)]; n == 0 || n > 10 {
-		t.Errorf("the taker with room for 10 served %d", n)
-	}
+	eventually(t, "the taker serves some", func() bool { // on a busy machine it may need several tries
+		served := map[string]int{}
+		for _, c := range clients {
+			served[c.must(t, "/echo/y").worker]++
+		}
+		n := served[strconv.Itoa(taker.cmd.Process.Pid)]
+		if n > 10 {
+			t.Errorf("the taker with room for 10 served %d", n)
+		}
+		return n > 0
+	})
 	limit(4096)
 	if left := giver.await("left"); left[0] != 60 || left[1] != 0 {
 		t.Errorf("giver: %v", left)
