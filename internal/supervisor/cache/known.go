@@ -66,10 +66,14 @@ func (k *known) put(id identity, sum string) {
 
 // sum returns the digest of f, and its size.
 func (k *known) sum(f *os.File) (digest string, size int64, err error) {
-	began := time.Now()
 	before, local := identify(f)
 	if sum, ok := k.sums[before]; ok && local {
 		return sum, before.size, nil
+	}
+	began := time.Now()
+	if local && before.size >= worthAWait && !before.settled(began) { // it has just been written, most likely by this cache
+		time.Sleep(settles)
+		began = time.Now()
 	}
 	h := sha256.New()
 	if size, err = io.Copy(h, f); err != nil {
@@ -101,11 +105,17 @@ func (k *known) save() {
 	}
 }
 
-// settled tells whether a change after that instant gives the file other times: they are as coarse as the
-// kernel's tick, which is 10 ms where it is longest (CONFIG_HZ=100), or as a second, where a file system has
-// no smaller unit.
+// settles is longer than the kernel's tick, of which times in files are multiples: 10 ms where it is longest
+// (CONFIG_HZ=100). A file of worthAWait takes as long to read.
+const (
+	settles    = 20 * time.Millisecond
+	worthAWait = 32 << 20
+)
+
+// settled tells whether a change after that instant gives the file other times: they are as coarse as
+// settles, or as a second, where a file system has no smaller unit.
 func (id *identity) settled(at time.Time) bool {
-	coarse := 20 * time.Millisecond
+	coarse := settles
 	if id.ctime%int64(time.Second) == 0 {
 		coarse = 2 * time.Second
 	}

@@ -156,6 +156,11 @@ func (p *Preparer) seal(entry, from string) error {
 	if _, err := os.Stat(filepath.Join(entry, p.Graph)); err != nil {
 		return fmt.Errorf("nothing was prepared: %w", err)
 	}
+	if p.Readable { // before they are read: it changes their times
+		if err := openToAll(p.Cache, entry); err != nil {
+			return err
+		}
+	}
 	var sums bytes.Buffer
 	k := readKnown(p.Cache)
 	defer k.save()
@@ -179,11 +184,6 @@ func (p *Preparer) seal(entry, from string) error {
 	}
 	if err := os.Chmod(entry, 0o755); err != nil {
 		return err
-	}
-	if p.Readable {
-		if err := openToAll(p.Cache, entry); err != nil {
-			return err
-		}
 	}
 	return syncDir(entry)
 }
