@@ -156,13 +156,20 @@ func (p *Preparer) seal(entry, from string) error {
 	if _, err := os.Stat(filepath.Join(entry, p.Graph)); err != nil {
 		return fmt.Errorf("nothing was prepared: %w", err)
 	}
+	if p.Readable { // before they are read: it changes their times
+		if err := openToAll(p.Cache, entry); err != nil {
+			return err
+		}
+	}
 	var sums bytes.Buffer
+	k := readKnown(p.Cache)
+	defer k.save()
 	names, err := filesOf(entry)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		sum, err := syncedDigest(filepath.Join(entry, name))
+		sum, err := k.synced(filepath.Join(entry, name))
 		if err != nil {
 			return err
 		}
@@ -172,16 +179,11 @@ func (p *Preparer) seal(entry, from string) error {
 	if err := os.WriteFile(path, sums.Bytes(), 0o644); err != nil {
 		return err
 	}
-	if _, err := syncedDigest(path); err != nil {
+	if _, err := k.synced(path); err != nil {
 		return err
 	}
 	if err := os.Chmod(entry, 0o755); err != nil {
 		return err
-	}
-	if p.Readable {
-		if err := openToAll(p.Cache, entry); err != nil {
-			return err
-		}
 	}
 	return syncDir(entry)
 }
@@ -232,6 +234,8 @@ func whole(path string) bool {
 	if err != nil || len(want) == 0 || len(names) != len(want)+1 {
 		return false
 	}
+	k := readKnown(filepath.Dir(filepath.Dir(path)))
+	defer k.save()
 	for _, name := range names {
 		if name == sumsName {
 			continue
@@ -240,7 +244,7 @@ func whole(path string) bool {
 		if err != nil {
 			return false
 		}
-		sum, err := digestOf(f)
+		sum, _, err := k.sum(f)
 		f.Close()
 		if err != nil || sum != want[name] {
 			return false
@@ -264,8 +268,8 @@ func filesOf(dir string) (names []string, err error) {
 	return names, nil
 }
 
-// syncedDigest returns the digest of the file at path once it is on its disk.
-func syncedDigest(path string) (string, error) {
+// synced returns the digest of the file at path once it is on its disk.
+func (k *known) synced(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -274,7 +278,8 @@ func syncedDigest(path string) (string, error) {
 	if err := f.Sync(); err != nil {
 		return "", err
 	}
-	return digestOf(f)
+	sum, _, err := k.sum(f)
+	return sum, err
 }
 
 func syncDir(path string) error {

@@ -23,7 +23,7 @@ var errReadOnly error = syscall.EROFS
 // if the source changes meanwhile; a source that changed while it was read is refused.
 func store(cache string, m *ipc.ModelFile) (*os.File, error) {
 	source := filepath.Dir(m.Source)
-	c, err := digest(source)
+	c, err := digest(cache, source)
 	if err != nil {
 		return nil, modelsFailure(source, err)
 	}
@@ -45,7 +45,7 @@ func store(cache string, m *ipc.ModelFile) (*os.File, error) {
 	}
 	m.Path = filepath.Join(entry(cache, m.Digest), filepath.Base(m.Source))
 	for {
-		err := place(tmp, entry(cache, m.Digest), holds(m.Digest))
+		err := place(tmp, entry(cache, m.Digest), holds(cache, m.Digest))
 		if err == nil && same(dir, entry(cache, m.Digest)) {
 			return dir, nil
 		}
@@ -66,7 +66,7 @@ func fill(tmp, source string, m *ipc.ModelFile, cache string) error {
 	if err := copyTree(tmp, source); err != nil {
 		return err
 	}
-	c, err := digest(tmp)
+	c, err := digest(cache, tmp)
 	if err != nil {
 		return cacheFailure(cache, err)
 	}
@@ -84,7 +84,7 @@ func stored(cache string, c copied, m *ipc.ModelFile) *os.File {
 	if err != nil {
 		return nil
 	}
-	if have, err := digest(path); err != nil || have.digest != c.digest {
+	if have, err := digest(cache, path); err != nil || have.digest != c.digest {
 		dir.Close()
 		return nil
 	}
@@ -95,9 +95,9 @@ func stored(cache string, c copied, m *ipc.ModelFile) *os.File {
 func entry(cache, digest string) string { return filepath.Join(cache, "models", digest) }
 
 // holds returns what tells whether the copy at a path is the one of that digest.
-func holds(want string) func(path string) bool {
+func holds(cache, want string) func(path string) bool {
 	return func(path string) bool {
-		have, err := digest(path)
+		have, err := digest(cache, path)
 		return err == nil && have.digest == want
 	}
 }
@@ -149,23 +149,23 @@ type copied struct {
 	files  []string
 }
 
-// digest reads the files below dir.
-func digest(dir string) (c copied, err error) {
-	all := sha256.New()
+// digest reads the files below dir, but those that the cache knows.
+func digest(cache, dir string) (c copied, err error) {
+	all, k := sha256.New(), readKnown(cache)
+	defer k.save()
 	err = walk(dir, func(name string) error {
 		f, err := os.Open(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		one := sha256.New()
-		n, err := io.Copy(one, f)
+		one, n, err := k.sum(f)
 		if err != nil {
 			return err
 		}
 		c.bytes += n
 		c.files = append(c.files, name)
-		fmt.Fprintf(all, "%q %d %x\n", name, n, one.Sum(nil))
+		fmt.Fprintf(all, "%q %d %s\n", name, n, one)
 		return nil
 	})
 	c.digest = hex.EncodeToString(all.Sum(nil))
