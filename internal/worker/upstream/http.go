@@ -17,6 +17,8 @@ type Options struct {
 	// Connect is how long a new connection may take, Answer how long from the request until the
 	// header of its answer; 0: until the call's end.
 	Connect, Answer time.Duration
+	// Of is the setting that says Answer.
+	Of string
 	// Keep is how long a connection may be idle; 0: none is kept.
 	Keep time.Duration
 	// MaxAnswer is how many bytes an answer may have; 0: any number.
@@ -75,7 +77,7 @@ func (h *HTTP) try(call *Call, r *Request) (*Answer, error) {
 	}
 	a := &Answer{http: h, call: call, conn: c, first: true}
 	if err = h.exchange(a, r); err != nil {
-		err = call.explain(failed(err, c.got), h.Answer, "response_timeout")
+		err = call.explain(failed(err, c.got), h.Answer, h.Of)
 		call.rest()
 		h.drop(c)
 		return nil, err

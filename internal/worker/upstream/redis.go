@@ -76,7 +76,7 @@ func (r *Redis) try(call *Call, q *Query) error {
 		if bad {
 			err = own.error
 		} else {
-			err = call.explain(failed(err, c.got), r.Answer, "response_timeout")
+			err = call.explain(failed(err, c.got), r.Answer, r.Of)
 		}
 		r.drop(c)
 		return err
