@@ -57,7 +57,9 @@ const (
 )
 
 // Set tells whether a route has the section.
-func (f *Features) Set() bool { return f.Store != "" || f.Model != "" || f.Key != "" || len(f.Fields) > 0 }
+func (f *Features) Set() bool {
+	return f.Store != "" || f.Model != "" || f.Key != "" || len(f.Fields) > 0
+}
 
 // Redis tells whether the store is one.
 func (f *Features) Redis() bool {
