@@ -11,9 +11,9 @@ PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
 PLACE       = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)'
 
-# What clients and model authors write. By number of inputs: with a time limit the go command
+# What clients, model authors and other services write. By number of inputs: with a time limit the go command
 # may report its own deadline as a failure.
-PARSERS := ./internal/worker/codec ./internal/supervisor/pbtxt
+PARSERS := ./internal/worker/codec ./internal/worker/upstream ./internal/supervisor/pbtxt
 FUZZED  ?= ./internal/...
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -84,6 +84,9 @@ func (h *head) parseHead(b []byte, method string) error {
 func (h *head) statusLine(line []byte) (old bool, err error) {
 	version, rest, _ := bytes.Cut(line, []byte(" "))
 	code, _, _ := bytes.Cut(rest, []byte(" "))
+	if bytes.IndexByte(line, '\n') >= 0 {
+		return false, garbage("answered with a header whose lines do not end with CR LF")
+	}
 	n := 0
 	for _, c := range code {
 		if c < '0' || c > '9' || len(code) != 3 {
