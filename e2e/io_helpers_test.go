@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -167,6 +168,7 @@ type redis struct {
 	address string
 	args    []string
 	cmd     *exec.Cmd
+	login   [][]string // what commands come after
 }
 
 func startRedis(t *testing.T, more ...string) *redis {
@@ -218,7 +220,7 @@ func (r *redis) do(commands ...[]string) {
 	}
 	defer c.Close()
 	in := bufio.NewReader(c)
-	for _, words := range commands {
+	for _, words := range slices.Concat(r.login, commands) {
 		fmt.Fprintf(c, "*%d\r\n", len(words))
 		for _, w := range words {
 			fmt.Fprintf(c, "$%d\r\n%s\r\n", len(w), w)

@@ -266,7 +266,9 @@ func TestProxyDrains(t *testing.T) {
 		t.Fatal("nothing is asked")
 	}
 	s.Signal(syscall.SIGTERM)
-	if testkit.Await(func() bool { return strings.Contains(s.LogText(), "stopping") || strings.Contains(s.LogText(), "draining") || s.Reported("STOPPING=1") }) != nil {
+	if testkit.Await(func() bool {
+		return strings.Contains(s.LogText(), "stopping") || strings.Contains(s.LogText(), "draining") || s.Reported("STOPPING=1")
+	}) != nil {
 		t.Fatal("it does not stop")
 	}
 	close(u.release)
