@@ -112,3 +112,21 @@ func TestRoutesThatWait(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestRoutesAreDocumented: docs/io.md has every setting of a route's sections.
+func TestRoutesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "io.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Route
+	for name, v := range map[string]any{"proxy": &r.Proxy, "features": &r.Features, "cors": &r.CORS} {
+		_, table, _ := strings.Cut(string(page), "| setting of `"+name+"` |")
+		table, _, _ = strings.Cut(table, "\n\n")
+		for _, f := range fieldsOf(reflectOf(v).Type()) {
+			if f.spec.use != inline && !strings.Contains(table, "`"+f.name+"`") {
+				t.Errorf("%s.%s is not in the table", name, f.name)
+			}
+		}
+	}
+}

@@ -64,7 +64,7 @@ var (
 	errLengths = errors.New("both Content-Length and Transfer-Encoding: what follows cannot be told (RFC 9112, section 6.3)")
 	errTwice   = errors.New("Content-Length is there more than once")
 	errFolded  = errors.New("a line of the header begins with a blank")
-	errNamed   = fmt.Errorf("Connection names more than %d fields", maxNamed)
+	errNamed   = fmt.Errorf("the header Connection names more than %d fields", maxNamed)
 )
 
 // Forward appends to dst the lines of a request's header that are passed on: those of raw, the

@@ -88,7 +88,7 @@ func TestForwardRefuses(t *testing.T) {
 		"Content-Length: 1\r\nContent-Length: 1\r\n":          "more than once",
 		"A: b\r\n c\r\n": "blank",
 		"A b: c\r\n":     "no line of a header",
-		"Connection: " + strings.Repeat("a,", 40) + "\r\n":          "names more than 32",
+		"Connection: " + strings.Repeat("a,", 40) + "\r\n":          "Connection names more than 32",
 		"Connection: x\r\nA: " + string([]byte{'b', 0x0b}) + "\r\n": "control character",
 	} {
 		if _, err := Forward(nil, []byte(raw), func([]byte) bool { return false }); err == nil || !strings.Contains(err.Error(), want) {
