@@ -93,11 +93,15 @@ func TestNamesAreUnique(t *testing.T) {
 
 var (
 	fullProxy = ProxyRoute{
-		"http://a:1", []string{"GET"}, 1, 2, 3, "Bearer x",
+		"http://a:1",
+		[]string{"GET"},
+		1, 2, 3, "Bearer x",
 		4, 5, 6, 7, 8,
 	}
 	fullFeatures = Features{
-		"redis://a:1/2", "u:{u}", []string{"a"}, FormatHash, MissingZero, "m", "x", 1, 2, "u", "p", "a",
+		"redis://a:1/2", "u:{u}",
+		[]string{"a"},
+		FormatHash, MissingZero, "m", "x", 1, 2, "u", "p", "a",
 		3, 4, 5, 6,
 	}
 	fullCORS = CORS{[]string{"https://a.example"}, []string{"GET"}, []string{"A"}, []string{"B"}, true, 1}

@@ -257,6 +257,7 @@ func (a *API) fetch(w *wait, x *exchange, f *Features) error {
 	if err := a.board(w); err != nil {
 		return err
 	}
+	defer a.land(w)
 	began := now()
 	var err error
 	if f.Redis != nil {
@@ -266,7 +267,6 @@ func (a *API) fetch(w *wait, x *exchange, f *Features) error {
 	}
 	x.stored = now() - began
 	w.route.model.Learn(time.Duration(x.stored), 1)
-	a.land(w)
 	w.rows.into = nil
 	if err != nil {
 		return a.failure(w, err)

@@ -153,8 +153,12 @@ func TestRetries(t *testing.T) {
 		conns         int32
 		fails         bool
 	}{
-		{"GET", "", 2, false}, {"PUT", "", 2, false}, {"POST", "", 1, true}, {"PATCH", "", 1, true},
-		{"GET", "HTTP/1.1 200 OK\r\nContent-", 1, true}, {"GET", "nonsense\r\n\r\n", 1, true},
+		{"GET", "", 2, false},
+		{"PUT", "", 2, false},
+		{"POST", "", 1, true},
+		{"PATCH", "", 1, true},
+		{"GET", "HTTP/1.1 200 OK\r\nContent-", 1, true},
+		{"GET", "nonsense\r\n\r\n", 1, true},
 	} {
 		var conns atomic.Int32
 		address := listen(t, func(nc net.Conn, in *bufio.Reader, n int) {
