@@ -36,6 +36,8 @@ func init() { // not a literal: runners print the names of all
 		{"memory-latency", "latency with one copy of the weights and with copies", true, memoryLatency},
 		{"memory-reload", "the most that a reload to changed weights takes, against peers", true, memoryReload},
 		{"memory-start", "from start to ready with 8 workers and a warm cache, against peers", true, memoryStart},
+		{"io-proxy", "5,000 requests at once to a route whose service takes a second, and /healthz beside them", true, ioProxy},
+		{"io-features", "a model whose row is in Redis, against a round trip and a direct call", true, ioFeatures},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

@@ -98,10 +98,14 @@ func allReady(st admin.Status) bool {
 	return !slices.ContainsFunc(st.Pools[0].Slots, func(s admin.Slot) bool { return s.State != "ready" || s.Generation != st.Generation })
 }
 
-// whole waits until every slot of the generation in charge has a ready worker.
+// whole waits until every slot of the generation in charge has a ready worker. Who has just been killed is
+// ready until the supervisor has noticed.
 func (f *site) whole() {
 	f.t.Helper()
-	if testkit.Await(func() bool { return allReady(status1(f.t, f.socket)) }) != nil {
+	if testkit.Await(func() bool {
+		st := status1(f.t, f.socket)
+		return allReady(st) && !slices.ContainsFunc(st.Pools[0].Slots, func(s admin.Slot) bool { return !testkit.Alive(s.PID) })
+	}) != nil {
 		f.t.Fatal("not every worker came back")
 	}
 }

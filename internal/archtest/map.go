@@ -51,6 +51,7 @@ var rooms = map[string]room{
 	"internal/worker/peer":        {1, workers, false},
 	"internal/worker/fifo":        {1, workers, true},
 	"internal/worker/lab":         {1, workers, false},
+	"internal/worker/upstream":    {1, workers, false},
 	"internal/supervisor/process": {1, super, false},
 	"internal/supervisor/machine": {1, super, false},
 	"internal/supervisor/cache":   {1, super, false},

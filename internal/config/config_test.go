@@ -91,6 +91,22 @@ func TestNamesAreUnique(t *testing.T) {
 	}
 }
 
+var (
+	fullProxy = ProxyRoute{
+		"http://a:1",
+		[]string{"GET"},
+		1, 2, 3, "Bearer x",
+		4, 5, 6, 7, 8,
+	}
+	fullFeatures = Features{
+		"redis://a:1/2", "u:{u}",
+		[]string{"a"},
+		FormatHash, MissingZero, "m", "x", 1, 2, "u", "p", "a",
+		3, 4, 5, 6,
+	}
+	fullCORS = CORS{[]string{"https://a.example"}, []string{"GET"}, []string{"A"}, []string{"B"}, true, 1}
+)
+
 func TestJSONRoundTrip(t *testing.T) {
 	full := Config{
 		Listen: []Address{
@@ -114,7 +130,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		},
 		Pools:     map[string]Pool{"web": {Workers: 2, Timeouts: Timeouts{4, 3, 2, 1}}},
 		Layers:    Layers{AsyncLayer{1}, SyncLayer{2, 3}},
-		Routes:    map[string]Route{"/x": {LayerAsync, "docs", 1, 2, 3}},
+		Routes:    map[string]Route{"/x": {Layer: LayerAsync, Class: "docs", Sleep: 1, Block: 2, Burn: 3, Proxy: fullProxy, Features: fullFeatures, CORS: fullCORS, At: "p:1"}},
 		Lab:       true,
 		Timeouts:  Timeouts{1, 2, 3, 4},
 		Drain:     Drain{15},

@@ -28,6 +28,9 @@ type differ struct {
 // compare compares settings of the same keys.
 func (d *differ) compare(old, now []setting) {
 	for i, s := range now {
+		if s.spec.use == byFile { // the secret's own key says it
+			continue
+		}
 		was, when := old[i], ""
 		if s.spec.atStart {
 			was, when = d.first[i], " (takes effect at the next start)"

@@ -10,7 +10,8 @@
 //	check:"1ms..24h"    what is allowed, alternatives joined by |, ranges inclusive; or nonempty
 //	holds:"start"       a reload does not change it; it takes effect when the service starts
 //	secret:"true"       a string that is never written inline: it is read from the file that
-//	                    <key>_file names, or from $CREDENTIALS_DIRECTORY/<key>
+//	                    <key>_file names, or from $CREDENTIALS_DIRECTORY/<key>, unless it is a route's
+//	print:"set"         a section that is printed only where it says something
 //
 // A later source wins: default, file, PORT and the like, PREFORKD_…, flag. Every
 // problem of every source is reported at once, with the file's line where there is one.

@@ -24,6 +24,7 @@ type spec struct {
 	optional bool   // nobody need set it, though its zero value is not allowed
 	size     bool   // an int64 that is written like Bytes
 	short    string // how it is written in place of its section; see short.go
+	quiet    bool   // it is printed only where it says something
 }
 
 // use tells the two keys of a secret from ordinary ones.
@@ -51,6 +52,7 @@ func fieldsOf(t reflect.Type) []field {
 		s := spec{
 			def: f.Tag.Get("default"), atStart: f.Tag.Get("holds") == "start",
 			optional: f.Tag.Get("optional") == "true", size: f.Tag.Get("unit") == "bytes", short: f.Tag.Get("short"),
+			quiet: f.Tag.Get("print") == "set",
 		}
 		if check := f.Tag.Get("check"); check == "nonempty" {
 			s.nonempty = true

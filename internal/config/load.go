@@ -245,10 +245,14 @@ func (g *loader) problem(source, key, text string) {
 }
 
 // problemAt reports a value that was read, wherever it was set: key may be that of
-// an element.
+// an element, or of a section of a named entry, which is where the entry is.
 func (g *loader) problemAt(key, text string) {
 	whole, _, _ := strings.Cut(key, "[")
 	p := g.places[whole]
+	for above := whole; p.source == "" && strings.Contains(above, "."); {
+		above = above[:strings.LastIndexByte(above, '.')]
+		p = g.places[above]
+	}
 	if e, ok := g.places[key]; ok && e.source == p.source {
 		p = e
 	}

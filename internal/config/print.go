@@ -30,6 +30,9 @@ type printer struct {
 func (p *printer) section(v reflect.Value, prefix, indent string) {
 	for _, f := range fieldsOf(v.Type()) {
 		key := f.key(prefix)
+		if f.spec.quiet && saysNothing(v.Field(f.index)) {
+			continue
+		}
 		switch f.spec.use {
 		case inline:
 			p.secret(key, f.name, indent)
@@ -38,6 +41,13 @@ func (p *printer) section(v reflect.Value, prefix, indent string) {
 		case byFile: // written with the secret's own key
 		}
 	}
+}
+
+// saysNothing tells whether v is as it would be if nobody had written it.
+func saysNothing(v reflect.Value) bool {
+	unset := reflect.New(v.Type()).Elem()
+	setDefaults(unset, spec{})
+	return reflect.DeepEqual(v.Interface(), unset.Interface())
 }
 
 // value writes one setting; head is its key with the indentation.

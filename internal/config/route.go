@@ -43,6 +43,15 @@ type Route struct {
 	Sleep time.Duration `yaml:"sleep" default:"0s" check:"0s|1ms..1h"`
 	Block time.Duration `yaml:"block" default:"0s" check:"0s|1ms..1h"`
 	Burn  time.Duration `yaml:"burn" default:"0s" check:"0s|1ms..1h"`
+
+	// Proxy has another HTTP service answer; Features runs a model on rows that a store holds.
+	Proxy    ProxyRoute `yaml:"proxy" print:"set"`
+	Features Features   `yaml:"features" print:"set"`
+	// CORS lets pages of other origins use the route.
+	CORS CORS `yaml:"cors" print:"set"`
+
+	// At is where the route is written, for messages of whoever finds only later that it cannot be.
+	At string `yaml:"-" json:"at,omitempty"`
 }
 
 // Values of Route.Layer.
@@ -58,7 +67,7 @@ func (r *Route) kinds() (keys []string) {
 	for _, k := range []struct {
 		key string
 		set bool
-	}{{"sleep", r.Sleep > 0}, {"block", r.Block > 0}, {"burn", r.Burn > 0}} {
+	}{{"sleep", r.Sleep > 0}, {"block", r.Block > 0}, {"burn", r.Burn > 0}, {"proxy", r.Proxy.Set()}, {"features", r.Features.Set()}} {
 		if k.set {
 			keys = append(keys, k.key)
 		}
@@ -106,16 +115,35 @@ func (g *loader) checkRoutes(pool string, c *Config) (warnings []string) {
 		case c.Worker.Other():
 			g.problemAt(key, "is for our own worker, which "+PoolKey(pool, "worker.command")+" replaces; remove the route")
 		case len(kinds) == 0:
-			g.problemAt(key, "does nothing; write what it does: sleep, block or burn, each with a duration")
+			g.problemAt(key, "does nothing; write what it does: proxy or features; sleep, block or burn, each with a duration")
 		case len(kinds) > 1:
 			g.problemAt(key, "does "+strings.Join(kinds, " and ")+" at once; write one of them, and a route for each other")
 		case r.Layer == LayerTask:
 			g.problemAt(key+".layer", `"task" has nobody to serve it: this version has no queue of background tasks; write sync, or compute`)
+		case r.Proxy.Set():
+			warnings = append(warnings, prefixed(key, g.checkProxy(key, &r, c))...)
+		case r.Features.Set():
+			warnings = append(warnings, prefixed(key, g.checkFeatures(key, &r, c))...)
 		case !c.Lab:
 			g.problemAt(key+"."+kinds[0], "only spends time, for experiments; set lab: true, or remove the route")
 		}
+		g.checkCORS(key, &r.CORS)
 		if w := unsuited(&r); w != "" {
 			warnings = append(warnings, key+": "+w)
+		}
+		if p := g.places[key]; p.line > 0 {
+			r.At = fmt.Sprintf("%s:%d", p.source, p.line)
+			c.Routes[path] = r // the map is the settings' own
+		}
+	}
+	return warnings
+}
+
+// prefixed are warnings about the setting key.
+func prefixed(key string, warnings []string) []string {
+	for i, w := range warnings {
+		if strings.HasPrefix(w, "it ") {
+			warnings[i] = key + ": " + w
 		}
 	}
 	return warnings

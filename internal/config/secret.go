@@ -34,6 +34,9 @@ func readSecret(path string) (string, error) {
 
 // refuseInline says what to do instead of writing a secret.
 func refuseInline(key string) string {
+	if strings.Contains(key, "/") { // of a route: no file's name, and none that is known beforehand
+		return fmt.Sprintf("is a secret, which is not written here; put it into a file and name that in %s%s", key, fileSuffix)
+	}
 	return fmt.Sprintf("is a secret, which is not written here; put it into a file and name that in %s%s, or into $CREDENTIALS_DIRECTORY/%s", key, fileSuffix, key)
 }
 

@@ -21,7 +21,16 @@ var (
 func (w *worker) routes() (routes []api.Route) {
 	for _, path := range slices.Sorted(maps.Keys(w.cfg.Routes)) {
 		r := w.cfg.Routes[path]
-		routes = append(routes, api.Route{Path: path, Layer: layersOf[r.Layer], Class: r.Class, Lab: labOf(&r)})
+		own := api.Route{Path: path, Layer: layersOf[r.Layer], Class: r.Class, CORS: corsOf(&r.CORS)}
+		switch {
+		case r.Proxy.Set():
+			own.Proxy = proxyOf(path, &r.Proxy)
+		case r.Features.Set():
+			own.Features = featuresOf(&r)
+		default:
+			own.Lab = labOf(&r)
+		}
+		routes = append(routes, own)
 	}
 	return routes
 }

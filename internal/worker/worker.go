@@ -267,6 +267,7 @@ func (w *worker) handle(version string) {
 		Routes:         w.routes(),
 		Layers:         w.layers(),
 		Misplaced:      w.misplaced,
+		Troubled:       w.troubled(),
 	}
 	if w.cfg.Models.Control == config.ControlExplicit {
 		o.Control = w.order
@@ -295,6 +296,9 @@ func (w *worker) limit() int {
 // listen makes the HTTP server and its listeners.
 func (w *worker) listen(sockets []*activation.Socket, version string) error {
 	w.handle(version)
+	if err := w.checkRoutes(); err != nil {
+		return err
+	}
 	w.server = w.api.Server(api.ServerOptions{
 		MaxBody:        int(w.cfg.HTTP.MaxBody),
 		HeaderTimeout:  w.cfg.HTTP.HeaderTimeout,

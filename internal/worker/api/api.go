@@ -71,6 +71,9 @@ type Options struct {
 	// Misplaced is told, once for each route, that it is on the wrong layer: of which path, and
 	// why; nil: nobody is.
 	Misplaced func(path, why string)
+	// Troubled is told that the service behind a route has failed: of which path, and how; nil:
+	// nobody is.
+	Troubled func(path, why string)
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready is true until this worker leaves; nil: always.
@@ -105,6 +108,9 @@ type API struct {
 	routes    map[string]*route
 	computing bool                       // one of them is on the layer compute
 	places    [Layers]*admission.Permits // of Compute they are Permits
+	lines     []*admission.Permits       // places, and those of routes
+	flights   flights
+	tended    time.Time // when tend has looked; Watch's
 }
 
 // view is what follows from the models that are served, made once for each set of them.
@@ -168,6 +174,9 @@ func New(o Options) *API {
 	if o.Dropped == nil {
 		o.Dropped = func(Fate) {}
 	}
+	if o.Troubled == nil {
+		o.Troubled = func(string, string) {}
+	}
 	if o.Misplaced == nil {
 		o.Misplaced = func(string, string) {}
 	}
@@ -177,6 +186,7 @@ func New(o Options) *API {
 		routes: newRoutes(o.Routes), places: places,
 		computing: slices.ContainsFunc(o.Routes, func(r Route) bool { return r.Layer == Compute }),
 	}
+	a.shares()
 	stops := make([]inference.Stop, max(o.Runners, 1))
 	for i := range stops {
 		stop, err := o.Models.NewStop()

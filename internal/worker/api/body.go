@@ -101,7 +101,12 @@ func (x *exchange) send(ctx *fasthttp.RequestCtx, body []byte, header int) {
 		x.timing = strconv.AppendInt(x.timing[:0], int64(header), 10)
 		h.SetBytesV(headerLength, x.timing)
 	}
-	x.timing = append(x.timing[:0], "queue;dur="...)
+	x.timing = x.timing[:0]
+	if x.stored > 0 {
+		x.timing = append(x.timing, "store;dur="...)
+		x.timing = append(appendMilliseconds(x.timing, time.Duration(x.stored)), ", "...)
+	}
+	x.timing = append(x.timing, "queue;dur="...)
 	x.timing = appendMilliseconds(x.timing, x.queued())
 	x.timing = append(x.timing, ", batch;dur="...)
 	x.timing = appendMilliseconds(x.timing, x.batched())
@@ -109,7 +114,7 @@ func (x *exchange) send(ctx *fasthttp.RequestCtx, body []byte, header int) {
 	x.timing = appendMilliseconds(x.timing, x.run())
 	h.SetBytesV("Server-Timing", x.timing)
 	if len(body) >= compressFrom {
-		h.Set("Vary", "Accept-Encoding")
+		h.Add("Vary", "Accept-Encoding") // beside what cors has said
 		body = x.compress(ctx, body)
 	}
 	setBody(ctx, body)

@@ -146,6 +146,7 @@ func (a *API) interval() time.Duration {
 // look sees to every call and returns when to look again: at the latest after longest.
 func (a *API) look(longest time.Duration) time.Duration {
 	next, stuck := longest, 0
+	a.tend()
 	if a.dropGone() {
 		next = min(next, goneLook)
 	}

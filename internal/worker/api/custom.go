@@ -23,6 +23,10 @@ type Route struct {
 	Layer Layer
 	Class string // of paths, by its name in package ipc
 	Lab   *Lab
+
+	Proxy    *Proxy
+	Features *Features
+	CORS     *CORS // nil: only pages of the same origin may use it
 }
 
 // Lab is what a route of the lab does.
@@ -37,6 +41,11 @@ type route struct {
 	class  class
 	called atomic.Bool // by its name, as being on the wrong layer
 	model  batch.Model // how long it takes; on Compute its runs
+
+	slots  *admission.Permits // of a route that waits for another service
+	feed   atomic.Pointer[feed]
+	fields map[string]int // of Features, by their index
+	cors   *cors
 }
 
 // work is one request to a route.
@@ -56,7 +65,10 @@ func newRoutes(list []Route) map[string]*route {
 	}
 	routes := make(map[string]*route, len(list))
 	for _, r := range list {
-		own := &route{Route: r, class: inferClass}
+		own := &route{Route: r, class: inferClass, cors: newCORS(r.CORS)}
+		if r.Features != nil {
+			own.fields = placesOf(r.Features.Fields)
+		}
 		for c, name := range classNames {
 			if name != "" && name == r.Class {
 				own.class = class(c)
@@ -94,6 +106,12 @@ func (a *API) classOf(path []byte) class {
 
 // custom answers a request to a route.
 func (a *API) custom(ctx *fasthttp.RequestCtx, t target) error {
+	switch {
+	case t.route.Proxy != nil:
+		return a.proxy(ctx, t)
+	case t.route.Features != nil:
+		return a.score(ctx, t)
+	}
 	w := work{ctx: ctx, route: t.route, start: t.start, limit: timeLimit{a.RequestTimeout, "timeouts.request"}}
 	if err := deadline(&ctx.Request.Header, &w.limit); err != nil {
 		return err

@@ -20,7 +20,7 @@ type line struct {
 // dropGone takes those out of the lines for a permit, or for a place on another layer, whose
 // clients have gone, and tells whether anybody waits.
 func (a *API) dropGone() (some bool) {
-	for _, p := range a.places {
+	for _, p := range a.lines {
 		some = a.dropFrom(p) || some
 	}
 	return some

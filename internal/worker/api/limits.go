@@ -48,6 +48,13 @@ func (a *API) timeout(m *repository.Model) timeLimit {
 
 // narrow returns o with the limit of the model that h is a request of.
 func (a *API) narrow(h *fasthttp.RequestHeader, o *ServerOptions) *ServerOptions {
+	if len(a.routes) > 0 {
+		if r := a.routes[string(pathOf(h.RequestURI()))]; r != nil && r.Proxy != nil && r.Proxy.MaxBody > 0 && r.Proxy.MaxBody < o.MaxBody {
+			own := *o
+			own.MaxBody, own.bodyOf = r.Proxy.MaxBody, "max_body of route "+r.Path
+			return &own
+		}
+	}
 	if !a.view.Load().narrowed {
 		return o
 	}

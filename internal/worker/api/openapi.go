@@ -121,13 +121,30 @@ func (a *API) operations() (list []documented) {
 
 // documentRoutes lists the operator's routes.
 func (a *API) documentRoutes(o *operation) (list []documented) {
-	for _, path := range slices.Sorted(maps.Keys(a.routes)) {
+	for _, path := range a.routePaths() {
 		r, own := a.routes[path], *o
 		own.summary = o.summary + ", on the layer " + r.Layer.String()
-		list = append(list, documented{operation: &own, method: "get", path: path, guarded: a.guard.asks(r.class)})
+		methods := []string{"get"}
+		switch {
+		case r.Proxy != nil:
+			methods = nil
+			for _, m := range r.Proxy.Methods {
+				methods = append(methods, strings.ToLower(m))
+			}
+			own.summary = "Another service answers" + own.summary[len(o.summary):]
+		case r.Features != nil:
+			methods = append(methods, "post")
+			own.summary = "Model " + r.Features.Model + " on rows of a store" + own.summary[len(o.summary):]
+		}
+		for _, m := range methods {
+			list = append(list, documented{operation: &own, method: m, path: path, guarded: a.guard.asks(r.class)})
+		}
 	}
 	return list
 }
+
+// routePaths are the paths of the operator's routes.
+func (a *API) routePaths() []string { return slices.Sorted(maps.Keys(a.routes)) }
 
 // names lists the models.
 func (a *API) names() (names []string) {

@@ -3,6 +3,8 @@ package api
 import (
 	"bytes"
 	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 )
@@ -99,6 +101,16 @@ func (t *target) class() class {
 	return endpoints[t.endpoint].class
 }
 
+// allows tells whether t takes the method of a request, and which ones it takes; most endpoints take
+// those of general.
+func (t *target) allows(ctx *fasthttp.RequestCtx, general string) (allow string, ok bool) {
+	if t.route != nil && t.route.Proxy != nil {
+		methods := t.route.Proxy.Methods
+		return strings.Join(methods, ", "), slices.Contains(methods, string(ctx.Method()))
+	}
+	return general, ctx.IsPost() && general != readOnly || (ctx.IsGet() || ctx.IsHead()) && general != postOnly
+}
+
 // route finds the handler and calls it. The query is ignored.
 func (a *API) route(ctx *fasthttp.RequestCtx, start int64) error {
 	// The path as it was sent: in fasthttp's own form "/a/../livez" and
@@ -109,13 +121,18 @@ func (a *API) route(ctx *fasthttp.RequestCtx, start int64) error {
 		return errNoRoute
 	}
 	e := &endpoints[t.endpoint]
+	if t.route != nil && t.route.cors != nil {
+		if a.crossOrigin(ctx, t.route); a.preflight(ctx, t.route) {
+			return nil
+		}
+	}
 	if err := a.guard.check(&ctx.Request.Header, t.class()); err != nil {
 		a.challenge(ctx, t.class(), err)
 		dismiss(ctx)
 		return err
 	}
-	if allowed := ctx.IsPost() && e.allow != readOnly || (ctx.IsGet() || ctx.IsHead()) && e.allow != postOnly; !allowed {
-		ctx.Response.Header.Set("Allow", e.allow)
+	if allow, ok := t.allows(ctx, e.allow); !ok {
+		ctx.Response.Header.Set("Allow", allow)
 		return errMethod
 	}
 	t.start = start

@@ -18,6 +18,7 @@ type times struct {
 	decoded  int64 // its tensors had been read, and it waited for a runner
 	began    int64 // its model ran
 	ran      int64 // its model had run
+	stored   int64 // how long a store took to give its rows
 	sent     bool  // it was answered with the model's outputs
 	led      bool  // the run was its own, others may have been joined to it
 	rows     int   // elements of its batch
@@ -27,7 +28,7 @@ func (t *times) queued() time.Duration  { return time.Duration(t.admitted - t.as
 func (t *times) batched() time.Duration { return time.Duration(t.began - t.decoded) }
 func (t *times) run() time.Duration     { return time.Duration(t.ran - t.began) }
 func (t *times) read() time.Duration {
-	return time.Duration(t.asked - t.start + t.decoded - t.admitted)
+	return time.Duration(t.asked - t.start - t.stored + t.decoded - t.admitted)
 }
 
 // Served is how a request to a model went.
