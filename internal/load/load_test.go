@@ -14,7 +14,7 @@ import (
 )
 
 func TestClosedLoop(t *testing.T) {
-	r := run(t, Options{Addr: serve(t, polite), Conns: 4, Keepalive: true, Requests: 400, Check: want("hi")})
+	r := run(t, Options{Addr: serve(t, together(4)), Conns: 4, Keepalive: true, Requests: 400, Check: want("hi")})
 	if r.Answers != 400 || r.Dials != 4 || r.Closes != (Closes{}) || r.Statuses[200] != 400 {
 		t.Errorf("%v", r)
 	}
@@ -169,7 +169,7 @@ func TestContextEnds(t *testing.T) {
 }
 
 func TestWait(t *testing.T) {
-	g := generator(t, Options{Conns: 2, Keepalive: true, Addr: serve(t, polite), Warmup: time.Millisecond})
+	g := generator(t, Options{Conns: 2, Keepalive: true, Addr: serve(t, together(2)), Warmup: time.Millisecond})
 	reports := start(t, t.Context(), g)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()

@@ -89,6 +89,17 @@ func polite(v *visit) {
 	}
 }
 
+// together is polite once that many connections are open: however few answers there are to be, each has some.
+func together(conns int) func(*visit) {
+	var open sync.WaitGroup
+	open.Add(conns)
+	return func(v *visit) {
+		open.Done()
+		open.Wait()
+		polite(v)
+	}
+}
+
 func run(t *testing.T, o Options) *Report {
 	t.Helper()
 	if o.Request == nil && o.Each == nil {
