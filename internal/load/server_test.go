@@ -85,18 +85,24 @@ func nobody(t testing.TB) string {
 // polite answers everything; each connection stays with one of two workers.
 func polite(v *visit) {
 	for v.request() {
-		v.ok(fmt.Sprintf("main/%d/%d", v.n%2, 100+v.n%2))
+		v.polite()
 	}
 }
 
-// together is polite once that many connections are open: however few answers there are to be, each has some.
+func (v *visit) polite() { v.ok(fmt.Sprintf("main/%d/%d", v.n%2, 100+v.n%2)) }
+
+// together is polite once that many connections have asked: however few answers there are to be, each has some.
 func together(conns int) func(*visit) {
-	var open sync.WaitGroup
-	open.Add(conns)
+	var asked sync.WaitGroup
+	asked.Add(conns)
 	return func(v *visit) {
-		open.Done()
-		open.Wait()
-		polite(v)
+		for first := true; v.request(); first = false {
+			if first {
+				asked.Done()
+				asked.Wait()
+			}
+			v.polite()
+		}
 	}
 }
 
