@@ -43,6 +43,12 @@ type Route struct {
 	Sleep time.Duration `yaml:"sleep" default:"0s" check:"0s|1ms..1h"`
 	Block time.Duration `yaml:"block" default:"0s" check:"0s|1ms..1h"`
 	Burn  time.Duration `yaml:"burn" default:"0s" check:"0s|1ms..1h"`
+
+	// Steps take the request's body through helpers and models, each "helper:POOL[/MODEL]" or
+	// "model:NAME[/VERSION]"; see Step.
+	Steps []string `yaml:"steps"`
+	// StepsAt is where each of Steps was set, such as preforkd.yaml:12:20. It is no setting.
+	StepsAt []string
 }
 
 // Values of Route.Layer.
@@ -58,7 +64,7 @@ func (r *Route) kinds() (keys []string) {
 	for _, k := range []struct {
 		key string
 		set bool
-	}{{"sleep", r.Sleep > 0}, {"block", r.Block > 0}, {"burn", r.Burn > 0}} {
+	}{{"sleep", r.Sleep > 0}, {"block", r.Block > 0}, {"burn", r.Burn > 0}, {"steps", len(r.Steps) > 0}} {
 		if k.set {
 			keys = append(keys, k.key)
 		}
@@ -106,12 +112,12 @@ func (g *loader) checkRoutes(pool string, c *Config) (warnings []string) {
 		case c.Worker.Other():
 			g.problemAt(key, "is for our own worker, which "+PoolKey(pool, "worker.command")+" replaces; remove the route")
 		case len(kinds) == 0:
-			g.problemAt(key, "does nothing; write what it does: sleep, block or burn, each with a duration")
+			g.problemAt(key, "does nothing; write what it does: steps; or sleep, block or burn, each with a duration")
 		case len(kinds) > 1:
 			g.problemAt(key, "does "+strings.Join(kinds, " and ")+" at once; write one of them, and a route for each other")
 		case r.Layer == LayerTask:
 			g.problemAt(key+".layer", `"task" has nobody to serve it: this version has no queue of background tasks; write sync, or compute`)
-		case !c.Lab:
+		case !c.Lab && len(r.Steps) == 0:
 			g.problemAt(key+"."+kinds[0], "only spends time, for experiments; set lab: true, or remove the route")
 		}
 		if w := unsuited(&r); w != "" {
@@ -148,6 +154,10 @@ func (l *Loaded) Routes() (lines []string) {
 		}
 		for _, path := range slices.Sorted(maps.Keys(c.Routes)) {
 			r, why := c.Routes[path], "as its layer says"
+			if len(r.Steps) > 0 {
+				lines = append(lines, fmt.Sprintf("route %s%s: %s", path, of, stepsText(&l.Config, r.Steps)))
+				continue
+			}
 			if l.Origins[PoolKey(pool, "routes."+path+".layer")] == "" {
 				why = "as it has no layer: when in doubt, sync"
 			}
