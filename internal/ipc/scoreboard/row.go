@@ -57,7 +57,8 @@ type Fields struct {
 	Adopted        Counter // connections from another worker
 	HandedOver     Counter // connections to another worker
 	HandoffRefused Counter // connections that nobody could take; the worker kept them
-	_              [4]uint64
+	Helped         Counter // requests that workers have had at the helper in this row; the workers'
+	_              [3]uint64
 
 	EngineCalls Counter
 	EngineNs    Counter    // nanoseconds inside them
@@ -159,6 +160,9 @@ func (r *Row) Index() int { return r.index }
 func (r *Row) Ticket() string {
 	return fmt.Sprintf("%d.%d", r.index, r.claim.Load()&serials>>32)
 }
+
+// Serial tells this claim of the row from those before and after it.
+func (r *Row) Serial() uint64 { return r.claim.Load() & serials / oneClaim }
 
 // Attach returns the row of a ticket and writes this process's pid into it. It is an
 // error if the row was settled meanwhile: the supervisor that started this process has

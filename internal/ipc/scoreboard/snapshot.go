@@ -24,6 +24,7 @@ type Counts struct {
 	Adopted        uint64
 	HandedOver     uint64
 	HandoffRefused uint64
+	Helped         uint64
 	EngineCalls    uint64
 	EngineNs       uint64
 	Refused        [3]uint64 // as in Fields
@@ -69,6 +70,7 @@ func (f *Fields) Counts() Counts {
 		Adopted:        f.Adopted.Load(),
 		HandedOver:     f.HandedOver.Load(),
 		HandoffRefused: f.HandoffRefused.Load(),
+		Helped:         f.Helped.Load(),
 		EngineCalls:    f.EngineCalls.Load(),
 		EngineNs:       f.EngineNs.Load(),
 		Lost:           f.Lost.Load(),
@@ -105,6 +107,7 @@ func (c *Counts) Add(other Counts) {
 	c.Adopted += other.Adopted
 	c.HandedOver += other.HandedOver
 	c.HandoffRefused += other.HandoffRefused
+	c.Helped += other.Helped
 	c.EngineCalls += other.EngineCalls
 	c.EngineNs += other.EngineNs
 	c.Lost += other.Lost
@@ -209,6 +212,7 @@ func (f *Fields) add(c Counts) {
 	f.Adopted.Add(c.Adopted)
 	f.HandedOver.Add(c.HandedOver)
 	f.HandoffRefused.Add(c.HandoffRefused)
+	f.Helped.Add(c.Helped)
 	f.EngineCalls.Add(c.EngineCalls)
 	f.EngineNs.Add(c.EngineNs)
 	f.Lost.Add(c.Lost)

@@ -24,9 +24,9 @@ const (
 	tallyHeld     = 2
 )
 
-// Tally returns the counter called name, of what supervisors count, one after the other. Names
+// Tally returns the counter called name, of what processes count for the whole service. Names
 // have up to 47 bytes. On a board without room for it, as one of an earlier version, it is
-// this process's own. Only supervisors call it, each from one goroutine.
+// this process's own. Each process calls it from one goroutine.
 func (b *Board) Tally(name string) *Counter {
 	for _, t := range b.tallies {
 		if t.claim.Load() == tallyHeld && loadText(t.name[:]) == name {
@@ -49,7 +49,7 @@ func (b *Board) Tally(name string) *Counter {
 	return b.private[name]
 }
 
-// Tallies returns all of them. Two supervisors that began to count the same at once have a row
+// Tallies returns all of them. Two processes that began to count the same at once have a row
 // each; here they are one.
 func (b *Board) Tallies() map[string]uint64 {
 	all := map[string]uint64{}
