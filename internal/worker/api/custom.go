@@ -16,13 +16,14 @@ import (
 	"preforkd/internal/worker/peer"
 )
 
-// Route is a path that the operator has added. What it does is one of the pointers that are not
-// nil.
+// Route is a path that the operator has added. What it does is the one of Lab and Steps that there
+// is.
 type Route struct {
 	Path  string
 	Layer Layer
 	Class string // of paths, by its name in package ipc
 	Lab   *Lab
+	Steps []Step
 }
 
 // Lab is what a route of the lab does.
@@ -37,6 +38,7 @@ type route struct {
 	class  class
 	called atomic.Bool // by its name, as being on the wrong layer
 	model  batch.Model // how long it takes; on Compute its runs
+	plan   atomic.Pointer[plan]
 }
 
 // work is one request to a route.
@@ -94,6 +96,9 @@ func (a *API) classOf(path []byte) class {
 
 // custom answers a request to a route.
 func (a *API) custom(ctx *fasthttp.RequestCtx, t target) error {
+	if len(t.route.Steps) > 0 {
+		return a.walk(ctx, t)
+	}
 	w := work{ctx: ctx, route: t.route, start: t.start, limit: timeLimit{a.RequestTimeout, "timeouts.request"}}
 	if err := deadline(&ctx.Request.Header, &w.limit); err != nil {
 		return err

@@ -70,6 +70,7 @@ var statuses = []struct {
 	{admission.ErrHeavy, fasthttp.StatusServiceUnavailable},
 	{admission.ErrSlow, fasthttp.StatusServiceUnavailable},
 	{admission.ErrLate, fasthttp.StatusServiceUnavailable},
+	{errHelper, fasthttp.StatusBadGateway},
 	{errGone, statusGone},
 	{errForsaken, statusGone},
 	{admission.ErrTimeout, fasthttp.StatusGatewayTimeout},
@@ -81,7 +82,10 @@ func status(err error) int {
 	var body *codec.Error
 	var header *fasthttp.ErrSmallBuffer
 	var network net.Error
+	var refused *refusedBy
 	switch {
+	case errors.As(err, &refused):
+		return refused.status
 	case errors.As(err, &body):
 		return fasthttp.StatusBadRequest
 	case errors.As(err, &header):

@@ -123,8 +123,12 @@ func (a *API) operations() (list []documented) {
 func (a *API) documentRoutes(o *operation) (list []documented) {
 	for _, path := range slices.Sorted(maps.Keys(a.routes)) {
 		r, own := a.routes[path], *o
+		method := "get"
 		own.summary = o.summary + ", on the layer " + r.Layer.String()
-		list = append(list, documented{operation: &own, method: "get", path: path, guarded: a.guard.asks(r.class)})
+		if len(r.Steps) > 0 {
+			method, own.summary = "post", o.summary+": the body goes through "+stepsText(r.Steps)
+		}
+		list = append(list, documented{operation: &own, method: method, path: path, guarded: a.guard.asks(r.class)})
 	}
 	return list
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"preforkd/internal/inference"
 )
@@ -57,7 +58,7 @@ func (c *Call) AppendRaw(b []byte, name string, size int) (_ []byte, header int)
 	b = AppendString(b, name)
 	b = append(b, `,"datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":`...)
 	b = strconv.AppendInt(b, int64(size)+lengthBytes, 10)
-	if len(c.Kind) > 0 {
+	if len(c.Kind) > 0 && utf8.Valid(c.Kind) {
 		b = append(b, `,"content_type":`...)
 		b = appendString(b, c.Kind)
 	}
@@ -69,7 +70,7 @@ func (c *Call) AppendRaw(b []byte, name string, size int) (_ []byte, header int)
 // begin appends all that comes before the tensors.
 func (c *Call) begin(b []byte) []byte {
 	b = append(b, '{')
-	if len(c.ID) > 0 {
+	if len(c.ID) > 0 && utf8.Valid(c.ID) {
 		b = append(b, `"id":`...)
 		b = appendString(b, c.ID)
 		b = append(b, ',')

@@ -176,7 +176,7 @@ func (c *Conn) ask(method, path string, header int, body, more []byte, until tim
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case isTimeout(err):
 		return fmt.Errorf("%s gave no answer in time: %w", c, ErrLate)
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		return c.broken("its answer is larger than %d bytes (http.max_body)", c.pool.o.MaxAnswer)
@@ -187,7 +187,19 @@ func (c *Conn) ask(method, path string, header int, body, more []byte, until tim
 }
 
 func (c *Conn) broken(format string, args ...any) error {
-	return fmt.Errorf("%w: %s: %s", ErrBroken, c, fmt.Sprintf(format, args...))
+	return &brokenError{c.String() + ": " + fmt.Sprintf(format, args...)}
+}
+
+// brokenError is ErrBroken in the words that operators and clients read.
+type brokenError struct{ text string }
+
+func (e *brokenError) Error() string { return e.text }
+func (e *brokenError) Unwrap() error { return ErrBroken }
+
+// isTimeout tells whether err is of a deadline of the connection, also in fasthttp's words.
+func isTimeout(err error) bool {
+	var e interface{ Timeout() bool }
+	return errors.As(err, &e) && e.Timeout()
 }
 
 // send writes a request, which small ones are in one piece.
