@@ -21,7 +21,11 @@ var (
 func (w *worker) routes() (routes []api.Route) {
 	for _, path := range slices.Sorted(maps.Keys(w.cfg.Routes)) {
 		r := w.cfg.Routes[path]
-		routes = append(routes, api.Route{Path: path, Layer: layersOf[r.Layer], Class: r.Class, Lab: labOf(&r)})
+		own := api.Route{Path: path, Layer: layersOf[r.Layer], Class: r.Class}
+		if own.Steps = stepsOf(&r, config.PoolKey(w.pool, "routes."+path)); own.Steps == nil {
+			own.Lab = labOf(&r)
+		}
+		routes = append(routes, own)
 	}
 	return routes
 }
@@ -50,6 +54,10 @@ func (w *worker) layers() api.LayerOptions {
 
 // observeLayer brings this worker's row up to date with one layer.
 func (w *worker) observeLayer(l api.Layer, running, waiting int) {
+	if l == api.Sync {
+		w.sync.holds(w, running, waiting)
+		return
+	}
 	at := &w.row.Layers[placesOf[l]]
 	at.Running.Set(int64(running))
 	at.Waiting.Set(int64(waiting))

@@ -1,6 +1,9 @@
 package scoreboard
 
-import "sync/atomic"
+import (
+	"strings"
+	"sync/atomic"
+)
 
 // tallyBytes is the size of a tally; maxTallies is how many a board may have, newTallies how
 // many a new one gets.
@@ -60,6 +63,45 @@ func (b *Board) Tallies() map[string]uint64 {
 	}
 	for name, c := range b.private {
 		all[name] += c.Load()
+	}
+	return all
+}
+
+// What workers count of the requests to the helpers of a pool.
+const (
+	HelperAnswered = "ok"  // that were answered
+	HelperFailed   = "bad" // that were not, or with a status of 500 or more
+	HelperNs       = "ns"  // nanoseconds that all of them took
+)
+
+// helperTally begins the names of such tallies.
+const helperTally = "helped/"
+
+// HelperTally is the name of the tally of what in a pool.
+func HelperTally(what, pool string) string { return helperTally + what + "/" + pool }
+
+// Helped is what was counted of the helpers of a pool.
+type Helped struct{ Answered, Failed, Ns uint64 }
+
+// Helpers returns what was counted of the helpers of each pool, by name.
+func (b *Board) Helpers() map[string]Helped {
+	all := map[string]Helped{}
+	for name, n := range b.Tallies() {
+		rest, ok := strings.CutPrefix(name, helperTally)
+		what, pool, named := strings.Cut(rest, "/")
+		if !ok || !named {
+			continue
+		}
+		h := all[pool]
+		switch what {
+		case HelperAnswered:
+			h.Answered = n
+		case HelperFailed:
+			h.Failed = n
+		case HelperNs:
+			h.Ns = n
+		}
+		all[pool] = h
 	}
 	return all
 }
