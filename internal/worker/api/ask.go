@@ -64,10 +64,10 @@ func failed(c *helper.Conn, limit timeLimit, err error) error {
 }
 
 // hear asks the helper at the other end of c what it says of the model of s.
-func (a *API) hear(c *helper.Conn, s *Step, until time.Time) (*description, error) {
+func (a *API) hear(c *helper.Conn, s *Step, limit timeLimit, until time.Time) (*description, error) {
 	var answer helper.Answer
 	if err := c.Ask(fasthttp.MethodGet, s.path(), 0, nil, nil, until, &answer); err != nil {
-		return nil, failed(c, timeLimit{}, err)
+		return nil, failed(c, limit, err)
 	}
 	if answer.Status() != fasthttp.StatusOK {
 		return nil, describe(errors.Join(errMisfit, errHelper), "%s: %s: GET %s of %s: status %d: %s", s.At, s, s.path(), c, answer.Status(), codec.ErrorText(answer.Body()))
@@ -81,11 +81,11 @@ func (a *API) hear(c *helper.Conn, s *Step, until time.Time) (*description, erro
 
 // meet checks that the helper process at the other end of c says of the model of s what the first
 // one said, by which the plan was made.
-func (a *API) meet(c *helper.Conn, s *Step, at *planned, until time.Time) error {
+func (a *API) meet(c *helper.Conn, s *Step, at *planned, limit timeLimit, until time.Time) error {
 	if c.Met(s.Model) {
 		return nil
 	}
-	d, err := a.hear(c, s, until)
+	d, err := a.hear(c, s, limit, until)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (j *journey) ask(i int) error {
 	err = func() error {
 		defer pool.Release(c)
 		name = c.String()
-		if err := j.api.meet(c, s, at, until); err != nil {
+		if err := j.api.meet(c, s, at, j.limit, until); err != nil {
 			return err
 		}
 		call := codec.Call{ID: j.ctx.Request.Header.Peek("X-Request-Id")}

@@ -79,7 +79,7 @@ func (d *description) equal(e *description) bool {
 func (a *API) Prove(goOn func(waitsFor string) bool) error {
 	for _, r := range a.routes {
 		for len(r.Steps) > 0 {
-			_, err := a.planOf(r, time.Time{})
+			_, err := a.planOf(r, timeLimit{}, time.Time{})
 			if err == nil {
 				break
 			}
@@ -103,7 +103,7 @@ func (e *absentError) Unwrap() error { return e.err }
 
 // planOf returns the plan of r, made anew where other models are loaded than it was made for.
 // Until then helpers may be asked what they take and give; zero: as long as may be.
-func (a *API) planOf(r *route, until time.Time) (*plan, error) {
+func (a *API) planOf(r *route, limit timeLimit, until time.Time) (*plan, error) {
 	old := r.plan.Load()
 	p := &plan{steps: make([]planned, len(r.Steps))}
 	same := old != nil
@@ -127,7 +127,7 @@ func (a *API) planOf(r *route, until time.Time) (*plan, error) {
 		if at.model != nil {
 			at.in, at.out = at.model.Inputs(), at.model.Outputs()
 		} else {
-			d, err := a.describedBy(s, until)
+			d, err := a.describedBy(s, limit, until)
 			if err != nil {
 				return nil, err
 			}
@@ -216,7 +216,7 @@ func tensorTexts(list []inference.TensorInfo) string {
 }
 
 // describedBy returns what the helper of s says of its model, as it was heard first.
-func (a *API) describedBy(s *Step, until time.Time) (*description, error) {
+func (a *API) describedBy(s *Step, limit timeLimit, until time.Time) (*description, error) {
 	key := [2]string{s.Helper, s.Model}
 	if d, ok := a.descriptions.Load(key); ok {
 		return d.(*description), nil
@@ -230,7 +230,7 @@ func (a *API) describedBy(s *Step, until time.Time) (*description, error) {
 		return nil, a.untaken(pool, err)
 	}
 	defer pool.Release(c)
-	d, err := a.hear(c, s, until)
+	d, err := a.hear(c, s, limit, until)
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func (a *API) walk(ctx *fasthttp.RequestCtx, t target) error {
 		return err
 	}
 	var err error
-	if j.plan, err = a.planOf(t.route, j.until()); err != nil {
+	if j.plan, err = a.planOf(t.route, j.limit, j.until()); err != nil {
 		return err
 	}
 	if j.body, err = a.content(ctx); err != nil {
