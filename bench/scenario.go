@@ -36,6 +36,8 @@ func init() { // not a literal: runners print the names of all
 		{"memory-latency", "latency with one copy of the weights and with copies", true, memoryLatency},
 		{"memory-reload", "the most that a reload to changed weights takes, against peers", true, memoryReload},
 		{"memory-start", "from start to ready with 8 workers and a warm cache, against peers", true, memoryStart},
+		{"helpers-image", "a picture through Python helpers and a model, and the same work in FastAPI", true, helpersImage},
+		{"helpers-hop", "CPU time of the hop to a helper, beyond the helper's own", true, helpersHop},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

@@ -139,7 +139,7 @@ pools:
 	statuses := make(chan int, 8)
 	for range cap(statuses) {
 		all.Go(func() {
-			status, _, _ := ask("slow", "2s")
+			status, _, _ := ask("slow", "1s")
 			statuses <- status
 		})
 	}
