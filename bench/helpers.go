@@ -34,11 +34,16 @@ pools:
     worker: {kind: helper, command: [%s, %s]}
 `
 
+// imageProcesses are how many Python processes each service has: one for each core, and one less,
+// which leaves one to preforkd's workers, and idle at the peer.
+var imageProcesses = []int{workersEach, workersEach - 1}
+
 // imageRun is one load of one service.
 type imageRun struct {
-	Name  string `json:"name"`
-	Round int    `json:"round"`
-	Visit *visit `json:"visit"`
+	Name      string `json:"name"`
+	Processes int    `json:"processes"`
+	Round     int    `json:"round"`
+	Visit     *visit `json:"visit"`
 }
 
 // imageRuns is the raw data of helpers-image.
@@ -65,26 +70,29 @@ func helpersImage(ctx context.Context, l *lab) (*result, error) {
 	raw := &imageRuns{Rounds: l.times(5), Bytes: len(pictures[0].body)}
 	names := []string{ours, fastPeer}
 	for round := range raw.Rounds {
-		for i := range names {
-			name := names[(i+round)%len(names)]
-			v, err := l.imageVisit(ctx, name, pictures)
+		for i := range 2 * len(imageProcesses) {
+			name, n := names[(i+round)%2], imageProcesses[i/2]
+			v, err := l.imageVisit(ctx, name, n, pictures)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
-			l.say("round %d of %d: %-24s %6.0f requests/s, p50 %v, p99 %v, %.0f µs CPU a request, others %.0f %%", round+1, raw.Rounds, name,
+			l.say("round %d of %d: %-24s %d Python processes: %6.0f requests/s, p50 %v, p99 %v, %.0f µs CPU a request, others %.0f %%", round+1, raw.Rounds, name, n,
 				v.Report.Throughput(), v.Report.Latency.P50.Round(10*time.Microsecond), v.Report.Latency.P99.Round(10*time.Microsecond), micros(v.Server), others(v))
-			raw.Runs = append(raw.Runs, &imageRun{name, round, v})
+			raw.Runs = append(raw.Runs, &imageRun{name, n, round, v})
 		}
 	}
+	var goals []goal
+	for _, n := range imageProcesses {
+		goals = append(goals,
+			goal{Text: fmt.Sprintf("throughput, × FastAPI, %d Python processes", n), Limit: 1.5, Unit: " ×", Values: ratios(raw.column(ours, n, throughput), raw.column(fastPeer, n, throughput))}.judge(),
+			goal{Text: fmt.Sprintf("p99, × FastAPI, %d Python processes", n), Limit: 1, AtMost: true, Unit: " ×", Values: ratios(raw.column(ours, n, p99), raw.column(fastPeer, n, p99))}.judge())
+	}
 	return &result{
-		Title:  fmt.Sprintf("From a picture to a digit: helpers around a model, and the same work in one Python process; %d Python processes each, %d clients", workersEach, helperConns),
+		Title:  fmt.Sprintf("From a picture to a digit: helpers around a model, and the same work in one Python process; %d clients", helperConns),
 		Tables: []table{raw.table(names)},
-		Goals: []goal{
-			goal{Text: "throughput, × FastAPI", Limit: 1.5, Unit: " ×", Values: ratios(raw.column(ours, throughput), raw.column(fastPeer, throughput))}.judge(),
-			goal{Text: "p99, × FastAPI", Limit: 1, AtMost: true, Unit: " ×", Values: ratios(raw.column(ours, p99), raw.column(fastPeer, p99))}.judge(),
-		},
+		Goals:  goals,
 		Notes: []string{
-			"preforkd: " + version + fmt.Sprintf(", %d helpers", workersEach), "peer: " + peers + "; the model is a forward pass in numpy",
+			"preforkd: " + version, "peer: " + peers + "; the model is a forward pass in numpy",
 			fmt.Sprintf("PNG of %d bytes, 64 x 64 pixels", raw.Bytes),
 		},
 		Raw: raw,
@@ -93,9 +101,9 @@ func helpersImage(ctx context.Context, l *lab) (*result, error) {
 
 func p99(v *visit) float64 { return float64(v.Report.Latency.P99) }
 
-func (r *imageRuns) column(name string, number func(*visit) float64) (values []float64) {
+func (r *imageRuns) column(name string, processes int, number func(*visit) float64) (values []float64) {
 	for _, run := range r.Runs {
-		if run.Name == name {
+		if run.Name == name && run.Processes == processes {
 			values = append(values, number(run.Visit))
 		}
 	}
@@ -103,12 +111,15 @@ func (r *imageRuns) column(name string, number func(*visit) float64) (values []f
 }
 
 func (r *imageRuns) table(names []string) table {
-	t := table{head: []string{"service", "requests/s", "p50 ms", "p99 ms", "CPU µs", "min–max requests/s"}}
-	for _, name := range names {
-		millis := func(q func(load.Summary) time.Duration) string {
-			return digits(median(r.column(name, func(v *visit) float64 { return micros(q(v.Report.Latency)) / 1000 })))
+	t := table{head: []string{"service", "Python processes", "requests/s", "p50 ms", "p99 ms", "CPU µs", "min–max requests/s"}}
+	for _, n := range imageProcesses {
+		for _, name := range names {
+			millis := func(q func(load.Summary) time.Duration) string {
+				return digits(median(r.column(name, n, func(v *visit) float64 { return micros(q(v.Report.Latency)) / 1000 })))
+			}
+			rate := r.column(name, n, throughput)
+			t.add(name, strconv.Itoa(n), digits(median(rate)), millis(p50Of), millis(p99Of), digits(median(r.column(name, n, serverCPU))), spread(rate))
 		}
-		t.add(name, digits(median(r.column(name, throughput))), millis(p50Of), millis(p99Of), digits(median(r.column(name, serverCPU))), spread(r.column(name, throughput)))
 	}
 	return t
 }
@@ -164,8 +175,8 @@ func (l *lab) imagePeer(ctx context.Context) (string, error) {
 func (l *lab) cnnWeights() string { return filepath.Join(l.dir, "digits-cnn.npz") }
 
 // imageVisit starts a service, checks its answers and loads it.
-func (l *lab) imageVisit(ctx context.Context, name string, pictures []photo) (*visit, error) {
-	s, err := l.imageService(ctx, name)
+func (l *lab) imageVisit(ctx context.Context, name string, processes int, pictures []photo) (*visit, error) {
+	s, err := l.imageService(ctx, name, processes)
 	if err != nil {
 		return nil, err
 	}
@@ -186,9 +197,9 @@ func (l *lab) imageVisit(ctx context.Context, name string, pictures []photo) (*v
 }
 
 // imageService starts preforkd or the peer.
-func (l *lab) imageService(ctx context.Context, name string) (*standing, error) {
+func (l *lab) imageService(ctx context.Context, name string, processes int) (*standing, error) {
 	if name == ours {
-		settings := fmt.Sprintf(helperSettings, workersEach, python, filepath.Join(l.root, "helpers", "python", "digit.py"))
+		settings := fmt.Sprintf(helperSettings, processes, python, filepath.Join(l.root, "helpers", "python", "digit.py"))
 		return l.stand(ctx, "helpers", settings, modelFile{"digits-cnn", filepath.Join(l.root, "models", "digits-cnn"), ""})
 	}
 	port, err := proc.FreePort()
@@ -202,15 +213,15 @@ func (l *lab) imageService(ctx context.Context, name string) (*standing, error) 
 	return s, l.raise(ctx, s, proc.Spec{
 		Name: name, Dir: filepath.Join(l.root, "bench", "peers", "helpers"),
 		Args: []string{
-			python, "/usr/bin/gunicorn", "--workers", strconv.Itoa(workersEach), "--worker-class", "uvicorn.workers.UvicornWorker",
+			python, "/usr/bin/gunicorn", "--workers", strconv.Itoa(processes), "--worker-class", "uvicorn.workers.UvicornWorker",
 			"--bind", s.address, "--keep-alive", "75", "app:app",
 		},
 		Env: []string{"CNN_WEIGHTS=" + l.cnnWeights(), "PYTHONDONTWRITEBYTECODE=1", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1"},
-	}, func(ctx context.Context) error { return everyWorkerAnswers(ctx, s) })
+	}, func(ctx context.Context) error { return everyWorkerAnswers(ctx, s, processes) })
 }
 
-// everyWorkerAnswers waits until each worker of a peer has said its process number.
-func everyWorkerAnswers(ctx context.Context, s *standing) error {
+// everyWorkerAnswers waits until each worker of a peer, so many, has said its process number.
+func everyWorkerAnswers(ctx context.Context, s *standing, n int) error {
 	pids := map[int]bool{}
 	return s.server.AwaitReady(ctx, func() error {
 		text, err := fetch(http.MethodGet, "http://"+s.address+"/healthz", nil)
@@ -221,8 +232,8 @@ func everyWorkerAnswers(ctx context.Context, s *standing) error {
 		if err := json.Unmarshal(text, &v); err != nil {
 			return err
 		}
-		if pids[v.PID] = true; len(pids) < workersEach {
-			return fmt.Errorf("of %d workers %d answers", workersEach, len(pids))
+		if pids[v.PID] = true; len(pids) < n {
+			return fmt.Errorf("of %d workers %d answers", n, len(pids))
 		}
 		return nil
 	})

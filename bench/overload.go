@@ -126,7 +126,7 @@ func (l *lab) standPeer(ctx context.Context, name string, spin float64) (*standi
 		Env: []string{
 			"SPIN_MS=" + strconv.FormatFloat(spin, 'f', 3, 64), "PYTHONDONTWRITEBYTECODE=1", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1",
 		},
-	}, func(ctx context.Context) error { return everyWorkerAnswers(ctx, s) })
+	}, func(ctx context.Context) error { return everyWorkerAnswers(ctx, s, workersEach) })
 	return s, err
 }
 

@@ -17,6 +17,7 @@ What a helper has to do, in any language: docs/helpers.md of preforkd.
 """
 
 import array as _array
+import concurrent.futures
 import json
 import os
 import select
@@ -36,11 +37,15 @@ _TYPES = {
     "INT32": "i", "INT64": "q", "FP16": "H", "BF16": "H", "FP32": "f", "FP64": "d",
 }
 
+_SIZES = {datatype: _array.array(code).itemsize for datatype, code in _TYPES.items()}
+
 # How long a helper that shall leave goes on after the last request: a worker that had chosen it
 # has sent its request by then.
 _QUIET = 0.25
 
 _HEADER = 64 << 10  # bytes of a request's header
+_PATIENCE = 30  # seconds for who asked to take an answer
+_LONG = 0.25  # seconds from which on a call is long: then somebody else answers for health
 
 
 def array(datatype, values=()):
@@ -66,14 +71,15 @@ class Value:
 class Request:
     """One request. request["x"] is the elements of input x."""
 
-    def __init__(self, model, head, tensors, shapes, parameters):
+    __slots__ = ("model", "id", "deadline", "shapes", "_tensors", "_parameters")
+
+    def __init__(self, model, tensors, shapes, parameters, fields):
         self.model = model
-        self.id = head.get("id", "")
-        self.parameters = head.get("parameters") or {}
+        self.id = fields.get(b"x-request-id", b"").decode("latin-1")  # the client's; "": none
+        limit = fields.get(b"x-request-timeout")
+        self.deadline = time.monotonic() + int(limit[:-2]) / 1e6 if limit else None
         self.shapes = shapes  # by input
         self._tensors, self._parameters = tensors, parameters
-        timeout = self.parameters.get("timeout") or 0  # microseconds
-        self.deadline = time.monotonic() + timeout / 1e6 if timeout else None
 
     def __getitem__(self, name):
         return self._tensors[name]
@@ -83,7 +89,7 @@ class Request:
 
     def content_type(self, name):
         """That of an input which is the body of a client's request, "" if it did not say."""
-        return (self._parameters[name] or {}).get("content_type", "")
+        return self._parameters[name].get("content_type", "")
 
     def remaining(self):
         """Seconds until nobody waits for the answer any more; None: for ever."""
@@ -93,6 +99,7 @@ class Request:
 class _Model:
     def __init__(self, name, inputs, outputs, function):
         self.name, self.inputs, self.outputs, self.function = name, inputs, outputs, function
+        self.datatypes = {n: d for n, d, _ in inputs}
         for _, datatype, _ in inputs + outputs:
             if datatype != "BYTES" and datatype not in _TYPES:
                 raise ValueError(f"model {name}: {datatype} is no datatype")
@@ -104,6 +111,8 @@ class _Model:
             "name": name, "versions": ["1"], "platform": "preforkd_helper",
             "inputs": described(inputs), "outputs": described(outputs),
         }
+        # What has been read, and written, lately: most requests look like one before.
+        self.heads, self.answers = {}, {}
 
 
 _models = {}
@@ -138,6 +147,11 @@ def _flat(data):
 
 
 def _strings(data, count):
+    if count == 1:
+        (size,) = struct.unpack_from("<I", data)
+        if size + 4 != len(data):
+            raise _Bad(400, "a string is not as long as it says")
+        return [bytes(data[4:])]
     got, at = [], 0
     for _ in range(count):
         (size,) = struct.unpack_from("<I", data, at)
@@ -146,27 +160,48 @@ def _strings(data, count):
             raise _Bad(400, "a string is longer than the body")
         got.append(bytes(data[at:at + size]))
         at += size
+    if at != len(data):
+        raise _Bad(400, f"{len(data) - at} bytes follow the last string")
     return got
 
 
-def _read(m, body, header):
+def _remember(cache, key, value):
+    if len(cache) >= 64 or len(key) > 4096:
+        cache.clear()
+    cache[key] = value
+    return value
+
+
+def _head(m, text):
+    """What the JSON of a request says of its inputs: name, datatype, shape, number of elements,
+    parameters, and their JSON if they are not in binary form."""
+    tensors = []
+    for t in json.loads(text)["inputs"]:
+        name, datatype, shape = t["name"], t["datatype"], t["shape"]
+        if m.datatypes.get(name) != datatype:
+            raise _Bad(400, f"model {m.name} has no input {name!r} of {datatype}")
+        count = 1
+        for size in shape:
+            count *= size
+        own = t.get("parameters") or {}
+        tensors.append((name, datatype, shape, count, own, None if "binary_data_size" in own else t["data"]))
+    missing = [n for n in m.datatypes if n not in [t[0] for t in tensors]]
+    if missing:
+        raise _Bad(400, f"input {missing[0]!r} is missing")
+    return tensors
+
+
+def _read(m, fields, body, header):
     """The Request in a body, the first header bytes of which are JSON."""
     try:
-        head = json.loads(bytes(body[:header]))
+        text = bytes(body[:header])
+        head = m.heads.get(text) or _remember(m.heads, text, _head(m, text))
         tensors, shapes, parameters = {}, {}, {}
-        known = {n: d for n, d, _ in m.inputs}
         at = header
-        for t in head["inputs"]:
-            name, datatype, shape = t["name"], t["datatype"], t["shape"]
-            if known.get(name) != datatype:
-                raise _Bad(400, f"model {m.name} has no input {name!r} of {datatype}")
-            count = 1
-            for size in shape:
-                count *= size
-            own = t.get("parameters") or {}
-            if "binary_data_size" in own:
-                data = body[at:at + own["binary_data_size"]]
-                at += own["binary_data_size"]
+        for name, datatype, shape, count, own, listed in head:
+            if listed is None:
+                end = at + own["binary_data_size"]
+                data, at = body[at:end], end
                 if datatype == "BYTES":
                     value = _strings(data, count)
                 else:
@@ -175,166 +210,309 @@ def _read(m, body, header):
                     if sys.byteorder != "little":
                         value.byteswap()
             elif datatype == "BYTES":
-                value = [x.encode() for x in _flat(t["data"])]
+                value = [x.encode() for x in _flat(listed)]
             else:
-                value = array(datatype, _flat(t["data"]))
+                value = array(datatype, _flat(listed))
             if len(value) != count:
                 raise _Bad(400, f"input {name!r} has {len(value)} elements, its shape {shape} has {count}")
             tensors[name], shapes[name], parameters[name] = value, shape, own
         if at != len(body):
-            raise _Bad(400, f"{len(body) - at} bytes belong to no input")
-        missing = [n for n in known if n not in tensors]
-        if missing:
-            raise _Bad(400, f"input {missing[0]!r} is missing")
+            raise _Bad(400, f"the tensors have {at - header} bytes, the body has {len(body) - header}")
+        return Request(m.name, tensors, shapes, parameters, fields)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as e:
         raise _Bad(400, f"no request of the Open Inference Protocol: {e!r}") from e
-    return Request(m.name, head, tensors, shapes, parameters)
 
 
-def _write(m, request, results):
+def _write(m, results):
     """The answer: its JSON, and the elements that follow it."""
-    outputs, data = [], []
+    said, data = [], []
     for name, datatype, shape in m.outputs:
         v = results[name]
-        if not isinstance(v, Value):
-            v = Value(v)
-        if datatype == "BYTES":
-            strings = [x.encode() if isinstance(x, str) else bytes(x) for x in v.data]
-            count = len(strings)
-            raw = b"".join(struct.pack("<I", len(x)) + x for x in strings)
+        kind = None
+        if isinstance(v, Value):
+            v, own, kind = v.data, v.shape, v.content_type
         else:
-            raw = v.data.tobytes()
-            if sys.byteorder != "little" and isinstance(v.data, _array.array):
-                swapped = _array.array(v.data.typecode, v.data)
-                swapped.byteswap()
-                raw = swapped.tobytes()
-            count = len(raw) // array(datatype).itemsize
-        shape = list(v.shape if v.shape is not None else getattr(v.data, "shape", None) or shape)
+            own = getattr(v, "shape", None)
+        if datatype == "BYTES":
+            strings = [x.encode() if isinstance(x, str) else bytes(x) for x in v]
+            count = len(strings)
+            raw = b"".join([struct.pack("<I", len(x)) + x for x in strings])
+        else:
+            if sys.byteorder != "little" and isinstance(v, _array.array):
+                v = _array.array(v.typecode, v)
+                v.byteswap()
+            raw = v.tobytes()
+            count = len(raw) // _SIZES[datatype]
+        shape = tuple(own if own is not None else shape)
         if -1 in shape:  # what is open follows from the number of elements
             rest = 1
             for size in shape:
                 rest *= size if size >= 0 else 1
-            shape[shape.index(-1)] = count // max(rest, 1)
-        parameters = {"binary_data_size": len(raw)}
-        if v.content_type:
-            parameters["content_type"] = v.content_type
-        outputs.append({"name": name, "datatype": datatype, "shape": shape, "parameters": parameters})
+            shape = tuple(count // max(rest, 1) if size < 0 else size for size in shape)
+        said.append((name, datatype, shape, len(raw), kind))
         data.append(raw)
-    head = {"model_name": m.name, "model_version": "1", "outputs": outputs}
-    if request.id:
-        head["id"] = request.id
-    return json.dumps(head, separators=(",", ":")).encode(), b"".join(data)
+    said = tuple(said)
+    return m.answers.get(said) or _remember(m.answers, said, _answer(m, said)), b"".join(data)
+
+
+def _answer(m, said):
+    outputs = []
+    for name, datatype, shape, size, kind in said:
+        parameters = {"binary_data_size": size}
+        if kind:
+            parameters["content_type"] = kind
+        outputs.append({"name": name, "datatype": datatype, "shape": list(shape), "parameters": parameters})
+    return json.dumps({"model_name": m.name, "model_version": "1", "outputs": outputs}, separators=(",", ":")).encode()
+
+
+class _Conn:
+    """A connection, what has come of its next request, and what that needs."""
+
+    __slots__ = ("socket", "buffer", "head", "need")
+
+    def __init__(self, sock, buffer=b""):
+        self.socket, self.buffer = sock, bytearray(buffer)
+        self.head = None  # method, path, fields
+        self.need = 0  # bytes of its body
 
 
 class _Server:
-    def __init__(self, listener, concurrent):
+    """One thread, the loop, reads all connections and calls the functions, one after the other; with
+    threads, those call them. While a call of the loop's lasts long another thread reads what comes,
+    and answers who asks for health."""
+
+    def __init__(self, listener, threads):
         self.listener = listener
-        # One request at a time, so that functions need not know of threads; who asks for health
-        # is answered meanwhile.
-        self.turn = None if concurrent else threading.Lock()
-        self.lock = threading.Lock()  # guards the fields below
-        self.busy = 0
-        self.last = 0.0
+        self.pool = concurrent.futures.ThreadPoolExecutor(threads) if threads else None
+        self.conns = {}
+        self.door = threading.Lock()  # held by the loop but in a call and while it waits
+        self.since = 0.0  # of the call under way; 0: none
+        self.current = None  # whose request that is
+        self.later = []  # connections with more than a question for health
+        self.last = 0.0  # end of the latest request
         self.leaving = False
+        self.lock = threading.Lock()  # guards the fields below
+        self.busy = 0  # requests that threads have
+        self.back = []  # connections whose request a thread has answered, or that were taken over
 
     def run(self):
-        wake, end = os.pipe()
-        os.set_blocking(end, False)
-        signal.set_wakeup_fd(end)
+        wake, self.end = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(self.end, False)
+        signal.set_wakeup_fd(self.end)
         for s in (signal.SIGTERM, signal.SIGINT):
             signal.signal(s, self.leave)
         self.listener.setblocking(False)
+        self.poll = select.epoll()
+        self.poll.register(wake, select.EPOLLIN)
+        self.poll.register(self.listener, select.EPOLLIN)
+        if self.pool is None:
+            threading.Thread(target=self.watch, daemon=True).start()
+        self.fd = self.listener.fileno()
         while True:
             wait = None
             if self.leaving:
-                with self.lock:
-                    left = self.last + _QUIET - time.monotonic()
-                    if self.busy == 0 and left <= 0:
-                        return
-                    wait = max(left, 0.01)
-            ready, _, _ = select.select([self.listener, wake], [], [], wait)
-            if wake in ready:
-                os.read(wake, 64)
-            if self.listener in ready:
-                try:
-                    conn, _ = self.listener.accept()
-                except (BlockingIOError, ConnectionError):
-                    continue
-                conn.setblocking(True)
-                threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
+                left = self.last + _QUIET - time.monotonic()
+                if self.busy == 0 and left <= 0:
+                    return
+                wait = max(left, 0.01)
+            events = self.poll.poll(wait)
+            with self.door:
+                for fd, _ in events:
+                    if fd == wake:
+                        self.wake(wake)
+                    else:
+                        self.event(fd)
+                while self.later:
+                    self.proceed(self.later.pop())
+
+    def event(self, fd):
+        if fd == self.fd:
+            self.accept()
+        elif fd in self.conns:
+            self.receive(self.conns[fd])
 
     def leave(self, *_):
         # It serves on until _QUIET has passed without a request.
         self.last = time.monotonic()
         self.leaving = True
 
-    def serve(self, conn):
-        buffer = bytearray()
+    def wake(self, fd):
         try:
-            with conn:
-                while self.one(conn, buffer):
-                    pass
-        except OSError:
-            pass  # who asked has gone
-
-    def one(self, conn, buffer):
-        """Answers one request; False: there are no more on this connection."""
-        while (end := buffer.find(b"\r\n\r\n")) < 0:
-            if len(buffer) > _HEADER:
-                return False
-            chunk = conn.recv(64 << 10)
-            if not chunk:
-                return False
-            buffer += chunk
+            os.read(fd, 4096)
+        except BlockingIOError:
+            pass
         with self.lock:
-            self.busy += 1
-        try:
-            lines = bytes(buffer[:end]).decode("latin-1").split("\r\n")
-            method, path, *_ = lines[0].split(" ") + ["", ""]
-            fields = {}
-            for line in lines[1:]:
-                key, _, value = line.partition(":")
-                fields[key.strip().lower()] = value.strip()
-            size = int(fields.get("content-length") or 0)
-            del buffer[:end + 4]
-            body = self.body(conn, buffer, size)
-            if body is None:
-                return False
-            status, kind, header, parts = self.answer(method, path, fields, body)
-            close = self.leaving or fields.get("connection", "").lower() == "close"
-            text = f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {sum(map(len, parts))}\r\n"
-            if header:
-                text += f"Inference-Header-Content-Length: {header}\r\n"
-            if close:
-                text += "Connection: close\r\n"
-            conn.sendall(b"".join([text.encode(), b"\r\n", *parts]))
-            return not close
-        finally:
-            with self.lock:
-                self.busy -= 1
-                self.last = time.monotonic()
+            back, self.back = self.back, []
+        for conn in back:
+            self.admit(conn)
 
-    def body(self, conn, buffer, size):
-        """The next size bytes; None: they do not come."""
-        body = bytearray(size)
-        got = min(size, len(buffer))
-        body[:got] = buffer[:got]
-        del buffer[:got]
-        view = memoryview(body)
-        while got < size:
-            n = conn.recv_into(view[got:])
-            if n == 0:
-                return None
-            got += n
-        return view
+    def accept(self):
+        try:
+            sock, _ = self.listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # another one has taken it
+        self.admit(_Conn(sock))
+
+    def admit(self, conn):
+        """Takes a connection on, or on again, with what has come already."""
+        conn.socket.setblocking(False)
+        self.conns[conn.socket.fileno()] = conn
+        self.poll.register(conn.socket, select.EPOLLIN)
+        if conn.buffer:
+            self.proceed(conn)
+
+    def drop(self, conn):
+        self.poll.unregister(conn.socket)
+        del self.conns[conn.socket.fileno()]
+
+    def close(self, conn):
+        if conn.socket.fileno() in self.conns:  # it may have ended during its call
+            self.drop(conn)
+            conn.socket.close()
+
+    def receive(self, conn):
+        try:
+            chunk = conn.socket.recv(256 << 10)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.close(conn)
+            return
+        conn.buffer += chunk
+        if self.since:
+            self.peek(conn)
+        else:
+            self.proceed(conn)
+
+    def peek(self, conn):
+        """Answers who asks for health only: a call is under way."""
+        while conn is not self.current and (conn.head is not None or self.begin(conn)):
+            if conn.need or not conn.head[1].startswith(b"/v2/health/"):
+                break
+            head, conn.head = conn.head, None
+            if not self.one(conn, head, b""):
+                self.close(conn)
+                return
+        self.later.append(conn)
+
+    def proceed(self, conn):
+        """Answers what has come whole."""
+        while conn.socket.fileno() in self.conns:
+            if conn.head is None and not self.begin(conn):
+                return
+            if len(conn.buffer) < conn.need:
+                return
+            body = memoryview(bytes(conn.buffer[:conn.need]))
+            del conn.buffer[:conn.need]
+            head, conn.head = conn.head, None
+            if self.pool is not None and head[0] == b"POST":
+                self.drop(conn)
+                with self.lock:
+                    self.busy += 1
+                self.pool.submit(self.beside, conn, head, body)
+                return
+            self.current = conn
+            goes_on = self.one(conn, head, body)
+            self.last = time.monotonic()
+            if not goes_on:
+                self.close(conn)
+
+    def begin(self, conn):
+        """Reads the header of a request; False: it has not come yet, or is none."""
+        end = conn.buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(conn.buffer) > _HEADER:
+                self.close(conn)
+            return False
+        lines = bytes(conn.buffer[:end]).split(b"\r\n")
+        del conn.buffer[:end + 4]
+        fields = {}
+        for line in lines[1:]:
+            key, _, value = line.partition(b":")
+            fields[key.lower()] = value.strip()
+        try:
+            method, path, _ = lines[0].split(b" ")
+            conn.need = int(fields.get(b"content-length", 0))
+        except ValueError:
+            self.close(conn)
+            return False
+        conn.head = method, path, fields
+        return True
+
+    def beside(self, conn, head, body):
+        """Answers a request in a thread, and gives the connection back."""
+        goes_on = self.one(conn, head, body)
+        with self.lock:
+            self.busy -= 1
+            self.last = time.monotonic()
+            if goes_on:
+                self.back.append(conn)
+        if not goes_on:
+            conn.socket.close()
+        self.tell()
+
+    def tell(self):
+        try:
+            os.write(self.end, b"x")
+        except BlockingIOError:
+            pass  # it is being told already
+
+    def one(self, conn, head, body):
+        """Answers one request; False: the connection is of no more use."""
+        method, path, fields = head
+        status, kind, header, parts = self.answer(method.decode("latin-1"), path.decode("latin-1"), fields, body)
+        text = f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {sum(map(len, parts))}\r\n"
+        if header:
+            text += f"Inference-Header-Content-Length: {header}\r\n"
+        close = self.leaving or fields.get(b"connection", b"").lower() == b"close"
+        if close:
+            text += "Connection: close\r\n"
+        data = b"".join((text.encode(), b"\r\n", *parts))
+        try:
+            sent = conn.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False  # who asked has gone
+        if sent < len(data):  # more than the kernel takes at once
+            try:
+                conn.socket.settimeout(_PATIENCE)
+                conn.socket.sendall(memoryview(data)[sent:])
+                conn.socket.setblocking(False)
+            except OSError:
+                return False
+        return not close
+
+    def watch(self):
+        while True:
+            time.sleep(_LONG / 2)
+            if not self.since:
+                continue
+            with self.door:
+                if self.since and time.monotonic() - self.since > _LONG:  # else the loop goes on by itself
+                    for fd, _ in self.poll.poll(0):
+                        self.event(fd)
+
+    def call(self, function, request):
+        if self.pool is not None:
+            return function(request)
+        self.since = time.monotonic()
+        self.door.release()
+        try:
+            return function(request)
+        finally:
+            self.door.acquire()
+            self.since = 0.0
 
     def answer(self, method, path, fields, body):
         def said(status, value):
             return status, "application/json", 0, [json.dumps(value).encode()]
 
-        path = path.partition("?")[0]
-        parts = path.strip("/").split("/")
-        if path in ("/v2/health/ready", "/v2/health/live"):
+        parts = path.partition("?")[0].strip("/").split("/")
+        if parts in (["v2", "health", "ready"], ["v2", "health", "live"]):
             return said(200, {})
         if parts[:2] != ["v2", "models"] or len(parts) < 3 or parts[2] not in _models:
             return said(404, {"error": f"there is no {path}; the models are {', '.join(_models)}"})
@@ -346,26 +524,20 @@ class _Server:
         if method != "POST" or parts[3:] != ["infer"]:
             return said(405, {"error": f"{method} {path} is not answered"})
         try:
-            header = int(fields.get("inference-header-content-length") or len(body))
+            header = int(fields.get(b"inference-header-content-length") or len(body))
             if not 0 < header <= len(body):
                 raise _Bad(400, "Inference-Header-Content-Length is not within the body")
-            request = _read(m, body, header)
-            head, data = _write(m, request, self.call(m, request))
+            request = _read(m, fields, body, header)
+            left = request.remaining()
+            if left is not None and left <= 0:
+                raise _Bad(504, "nobody waits for the answer any more")
+            head, data = _write(m, self.call(m.function, request))
         except (Refused, _Bad) as e:
             return said(e.status, {"error": str(e)})
         except Exception as e:
             traceback.print_exc()  # preforkd has standard error in its log
             return said(500, {"error": f"{type(e).__name__}: {e}"})
         return 200, "application/octet-stream", len(head), [head, data]
-
-    def call(self, m, request):
-        if self.turn is None:
-            return m.function(request)
-        with self.turn:
-            left = request.remaining()
-            if left is not None and left <= 0:
-                raise _Bad(504, "nobody waits for the answer any more")
-            return m.function(request)
 
 
 def _listener(path):
@@ -380,9 +552,10 @@ def _listener(path):
     return listener
 
 
-def serve(concurrent=False):
-    """Answers requests until SIGTERM and what is then in flight. With concurrent, functions are
-    called by several threads at once."""
+def serve(threads=0):
+    """Answers requests until SIGTERM, and those that are in flight by then. Functions are called
+    one after the other, or by so many threads at once: for those that wait, such as for a
+    database."""
     if not _models:
         sys.exit("no function has been made a model: @preforkd_helper.model(...)")
-    _Server(_listener(os.environ.get("PREFORKD_HELPER_SOCKET")), concurrent).run()
+    _Server(_listener(os.environ.get("PREFORKD_HELPER_SOCKET")), threads).run()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -14,9 +15,11 @@ import unittest
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 HELPER = """
-import sys, time
+import os, sys, threading, time
 sys.path.insert(0, %r)
 import preforkd_helper as helper
+
+together = threading.Barrier(4)
 
 @helper.model(inputs=[("text", "BYTES", [1])], outputs=[("length", "INT64", [1]), ("copy", "BYTES", [-1])])
 def measure(request):
@@ -25,8 +28,11 @@ def measure(request):
         raise helper.Refused("not that one", 415)
     if text == b"fail":
         raise RuntimeError("out of ink")
-    if text.startswith(b"sleep "):
-        time.sleep(float(text[6:]))
+    if text.startswith(b"hold "):
+        while not os.path.exists(text[5:]):
+            time.sleep(0.01)
+    if text == b"meet":
+        together.wait(60)
     kind = request.content_type("text") or "text/plain"
     return {"length": helper.array("INT64", [len(text)]), "copy": helper.Value([text, request.id], content_type=kind)}
 
@@ -36,21 +42,21 @@ def total(request):
     sign = -1 if request["flag"][0] else 1
     return {"y": helper.array("FP32", [sign * (x[i] + x[i + 1]) for i in range(0, len(x), 2)])}
 
-helper.serve()
+helper.serve(int(sys.argv[1]))
 """ % HERE
 
 
 class Helper:
     """A helper, and one connection to it."""
 
-    def __init__(self):
+    def __init__(self, threads):
         self.dir = tempfile.TemporaryDirectory()
         self.path = os.path.join(self.dir.name, "s")
         script = os.path.join(self.dir.name, "helper.py")
         with open(script, "w") as f:
             f.write(HELPER)
         env = dict(os.environ, PREFORKD_HELPER_SOCKET=self.path)
-        self.process = subprocess.Popen([sys.executable, script], env=env, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen([sys.executable, script, str(threads)], env=env, stderr=subprocess.PIPE)
         end = time.monotonic() + 60
         while True:
             try:
@@ -77,8 +83,8 @@ class Helper:
         self.process.stderr.close()
         self.dir.cleanup()
 
-    def send(self, method, path, body=b"", header=None, conn=None):
-        head = f"{method} {path} HTTP/1.1\r\nHost: helper\r\nContent-Length: {len(body)}\r\n"
+    def send(self, method, path, body=b"", header=None, conn=None, fields=""):
+        head = f"{method} {path} HTTP/1.1\r\nHost: helper\r\nX-Request-Id: i-1\r\nContent-Length: {len(body)}\r\n{fields}"
         if header is not None:
             head += f"Inference-Header-Content-Length: {header}\r\n"
         (conn or self.conn).sendall(head.encode() + b"\r\n" + body)
@@ -112,12 +118,14 @@ class Helper:
 def text(value, **parameters):
     raw = struct.pack("<I", len(value)) + value
     tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": dict(parameters, binary_data_size=len(raw))}
-    return {"id": "i-1", "inputs": [tensor]}, raw
+    return {"inputs": [tensor]}, raw
 
 
 class Tests(unittest.TestCase):
+    threads = 0
+
     def setUp(self):
-        self.helper = Helper()
+        self.helper = Helper(self.threads)
         self.addCleanup(self.helper.close)
 
     def test_describes_itself(self):
@@ -130,7 +138,7 @@ class Tests(unittest.TestCase):
 
     def test_answers_both_forms(self):
         status, head, data = self.helper.ask("POST", "/v2/models/measure/infer", *text(b"a\x00\xffb", content_type="image/png"))
-        self.assertEqual((status, head["id"]), (200, "i-1"))
+        self.assertEqual(status, 200)
         self.assertEqual(head["outputs"][1]["shape"], [2])
         self.assertEqual(head["outputs"][1]["parameters"]["content_type"], "image/png")
         self.assertEqual(data, struct.pack("<q", 4) + b"\x04\0\0\0a\x00\xffb\x03\0\0\0i-1")
@@ -169,34 +177,70 @@ class Tests(unittest.TestCase):
         self.assertEqual((status, got.count(b"x" * 300_000)), (200, 1))
         self.assertEqual(self.helper.answer()[0], 200)
 
-    def test_is_healthy_while_it_works(self):
-        other = self.helper.connect()
-        self.addCleanup(other.close)
-        head, raw = text(b"sleep 0.3")
+    def hold(self):
+        """Has the helper begin a call, which lasts until the function that this returns is called."""
+        path = os.path.join(self.helper.dir.name, "go on")
+        head, raw = text(b"hold " + path.encode())
         body = json.dumps(head).encode()
         self.helper.send("POST", "/v2/models/measure/infer", body + raw, len(body))
+        return lambda: open(path, "w").close()
+
+    def connect(self):
+        conn = self.helper.connect()
+        self.addCleanup(conn.close)
+        return conn
+
+    def test_is_healthy_while_it_works(self):
+        release = self.hold()
+        other, late = self.connect(), self.connect()
         self.helper.send("GET", "/v2/health/ready", conn=other)
         self.assertEqual(self.helper.answer(other)[0], 200)
-        head["parameters"] = {"timeout": 1000}  # it is over when its turn comes
+        head, raw = text(b"x")
         body = json.dumps(head).encode()
-        self.helper.send("POST", "/v2/models/measure/infer", body + raw, len(body), other)
+        limit = "X-Request-Timeout: 60000000us\r\n"
+        self.helper.send("POST", "/v2/models/measure/infer", body + raw, len(body), late, limit)
+        self.assertEqual(select.select([self.helper.conn], [], [], 0)[0], [], "the call has ended")
+        release()
+        self.assertEqual(self.helper.answer(late)[0], 200)
         self.assertEqual(self.helper.answer()[0], 200)
-        self.assertEqual(self.helper.answer(other)[0], 504)
+
+    def test_keeps_to_the_time_that_there_is(self):
+        head, raw = text(b"x")
+        body = json.dumps(head).encode()
+        self.helper.send("POST", "/v2/models/measure/infer", body + raw, len(body), fields="X-Request-Timeout: 0us\r\n")
+        self.assertEqual(self.helper.answer()[0], 504)
+
+    def test_reads_many_forms_of_a_request(self):
+        for i in range(200):  # more than it remembers
+            status, head, data = self.helper.ask("POST", "/v2/models/measure/infer", *text(b"y" * i))
+            self.assertEqual((status, struct.unpack_from("<q", data)[0]), (200, i))
 
     def test_drains(self):
-        head, raw = text(b"sleep 0.3")
-        body = json.dumps(head).encode()
-        other = self.helper.connect()
-        self.addCleanup(other.close)
-        self.helper.send("POST", "/v2/models/measure/infer", body + raw, len(body))
+        other = self.connect()
         self.helper.send("GET", "/v2/health/ready", conn=other)
         self.helper.answer(other)
+        release = self.hold()
+        time.sleep(0.3)  # it is in the call by now: else the test shows less
         self.helper.process.send_signal(signal.SIGTERM)
         self.helper.send("GET", "/v2/health/ready", conn=other)  # who had chosen it before
+        release()
         self.assertEqual(self.helper.answer(other)[0], 200)
         status, fields, _ = self.helper.answer()
         self.assertEqual((status, fields["connection"]), (200, "close"))
         self.assertEqual(self.helper.process.wait(60), 0)
+
+
+class TestsOfThreads(Tests):
+    threads = 4
+
+    def test_calls_at_once(self):
+        head, raw = text(b"meet")
+        body = json.dumps(head).encode()
+        conns = [self.connect() for _ in range(4)]
+        for c in conns:
+            self.helper.send("POST", "/v2/models/measure/infer", body + raw, len(body), c)
+        for c in conns:
+            self.assertEqual(self.helper.answer(c)[0], 200)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ func failed(c *helper.Conn, limit timeLimit, err error) error {
 // hear asks the helper at the other end of c what it says of the model of s.
 func (a *API) hear(c *helper.Conn, s *Step, limit timeLimit, until time.Time) (*description, error) {
 	var answer helper.Answer
-	if err := c.Ask(fasthttp.MethodGet, s.path(), 0, nil, nil, until, &answer); err != nil {
+	if err := c.Ask(&helper.Request{Path: s.path(), Until: until}, &answer); err != nil {
 		return nil, failed(c, limit, err)
 	}
 	if answer.Status() != fasthttp.StatusOK {
@@ -112,10 +112,7 @@ func (j *journey) ask(i int) error {
 		if err := j.api.meet(c, s, at, j.limit, until); err != nil {
 			return err
 		}
-		call := codec.Call{ID: j.ctx.Request.Header.Peek("X-Request-Id")}
-		if !until.IsZero() {
-			call.Timeout = time.Until(until)
-		}
+		var call codec.Call
 		var header int
 		var more []byte
 		if i == 0 && j.plan.raw {
@@ -124,7 +121,9 @@ func (j *journey) ask(i int) error {
 		} else {
 			j.out, header = call.Append(j.out[:0], j.in)
 		}
-		if err := c.Ask(fasthttp.MethodPost, s.path()+"/infer", header, j.out, more, until, answer); err != nil {
+		if err := c.Ask(&helper.Request{
+			Path: s.path() + "/infer", JSON: header, Body: j.out, More: more, ID: j.ctx.Request.Header.Peek("X-Request-Id"), Until: until,
+		}, answer); err != nil {
 			return failed(c, j.limit, err)
 		}
 		return nil

@@ -154,8 +154,12 @@ func TestSteps(t *testing.T) {
 	d := decoder()
 	d.do = func(w http.ResponseWriter, r *http.Request, head map[string]any, data []byte) {
 		kind.Store(fmt.Sprint(head["inputs"].([]any)[0].(map[string]any)["parameters"].(map[string]any)["content_type"]))
-		id.Store(fmt.Sprint(head["id"]))
-		limit.Store(head["parameters"].(map[string]any)["timeout"])
+		id.Store(r.Header.Get("X-Request-Id"))
+		left, err := time.ParseDuration(r.Header.Get("X-Request-Timeout"))
+		if err != nil {
+			t.Error(err)
+		}
+		limit.Store(left)
 		repeat(w, r, head, data)
 	}
 	k.helper("decode", map[string]helped{"decode": d})
@@ -174,8 +178,8 @@ func TestSteps(t *testing.T) {
 		if timing := h.Get("Server-Timing"); !strings.HasPrefix(timing, `s0;desc="helper:decode";dur=`) || strings.Count(timing, "dur=") != 3 {
 			t.Errorf("%q", timing)
 		}
-		if us := limit.Load().(float64); kind.Load() != "image/x" || id.Load() != "i-1" || us <= 0 || us > 60e6 {
-			t.Errorf("the helper heard %v, %v, %v", kind.Load(), id.Load(), us)
+		if left := limit.Load().(time.Duration); kind.Load() != "image/x" || id.Load() != "i-1" || left <= 0 || left > time.Minute {
+			t.Errorf("the helper heard %v, %v, %v", kind.Load(), id.Load(), left)
 		}
 		status, body, _ = exchangeOn(t, address, request("/numbers", "2"))
 		if status != 200 || body != `{"model_name":"digits","model_version":"2","outputs":[{"name":"label","datatype":"INT64","shape":[1],"data":[128]},{"name":"probabilities","datatype":"FP32","shape":[1,2],"data":[2,126]}]}` {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"preforkd/internal/inference"
@@ -15,18 +14,17 @@ import (
 // What workers say to helpers, and what those answer, is the Open Inference Protocol: requests
 // with binary tensors, answers with those or in JSON; docs/helpers.md.
 
-// Call is what a request to a helper says beside its tensors.
+// Call is a request to a helper. Requests of one form have the same JSON, so that helpers need not
+// read it each time: what differs, how long somebody waits and for whom, is in headers.
 type Call struct {
-	ID      []byte        // the request's own; empty: none
-	Kind    []byte        // the content type of Append's raw body; empty: not known
-	Timeout time.Duration // until nobody waits for the answer; 0: none
+	Kind []byte // the content type of the raw body; empty: not known
 }
 
 // Append appends a request with the tensors of in, those of the type Invalid left out, to b: JSON,
 // whose length is header, and then their elements.
 func (c *Call) Append(b []byte, in []inference.Tensor) (_ []byte, header int) {
 	from := len(b)
-	b = c.begin(b)
+	b = append(b, begin...)
 	comma := false
 	for i := range in {
 		t := &in[i]
@@ -53,7 +51,7 @@ func (c *Call) Append(b []byte, in []inference.Tensor) (_ []byte, header int) {
 // sends it after b.
 func (c *Call) AppendRaw(b []byte, name string, size int) (_ []byte, header int) {
 	from := len(b)
-	b = c.begin(b)
+	b = append(b, begin...)
 	b = append(b, `{"name":`...)
 	b = AppendString(b, name)
 	b = append(b, `,"datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":`...)
@@ -67,21 +65,8 @@ func (c *Call) AppendRaw(b []byte, name string, size int) (_ []byte, header int)
 	return binary.LittleEndian.AppendUint32(b, uint32(size)), header
 }
 
-// begin appends all that comes before the tensors.
-func (c *Call) begin(b []byte) []byte {
-	b = append(b, '{')
-	if len(c.ID) > 0 && utf8.Valid(c.ID) {
-		b = append(b, `"id":`...)
-		b = appendString(b, c.ID)
-		b = append(b, ',')
-	}
-	b = append(b, `"parameters":{"binary_data_output":true`...)
-	if c.Timeout > 0 {
-		b = append(b, `,"timeout":`...)
-		b = strconv.AppendInt(b, max(c.Timeout.Microseconds(), 1), 10)
-	}
-	return append(b, `},"inputs":[`...)
-}
+// begin is all that comes before the tensors.
+const begin = `{"parameters":{"binary_data_output":true},"inputs":[`
 
 // Answer reads what helpers answer. The zero value is ready to use; it belongs to one goroutine at
 // a time and is reused.

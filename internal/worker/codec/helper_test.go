@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
-	"time"
 
 	"preforkd/internal/inference"
 )
@@ -26,7 +25,7 @@ func TestCall(t *testing.T) {
 	}
 	copy(in[0].Float32s(), []float32{1, 2})
 	in[1].AppendText([]byte("a \"word\""))
-	c := Call{ID: []byte("4\"2"), Timeout: 1500 * time.Microsecond}
+	var c Call
 	b, header := c.Append([]byte("kept"), in)
 	if !bytes.HasPrefix(b, []byte("kept{")) {
 		t.Fatalf("%q", b)
@@ -35,7 +34,7 @@ func TestCall(t *testing.T) {
 	if err := r.DecodeBinary(b[4:], header, declared, declared); err != nil {
 		t.Fatalf("%v: %q", err, b)
 	}
-	if string(r.ID) != `4"2` || r.Timeout != c.Timeout || r.Inputs[0].Float32s()[1] != 2 || string(r.Inputs[1].Text(0)) != `a "word"` || r.form != inBinary {
+	if r.Inputs[0].Float32s()[1] != 2 || string(r.Inputs[1].Text(0)) != `a "word"` || r.form != inBinary {
 		t.Errorf("%+v", r)
 	}
 

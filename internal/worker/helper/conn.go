@@ -19,13 +19,12 @@ import (
 
 // Conn is a connection to a helper, and a place there.
 type Conn struct {
-	pool   *Pool
-	seat   *seat
-	net    net.Conn // nil: closed
-	in     *bufio.Reader
-	head   []byte
-	parts  net.Buffers
-	called string
+	pool  *Pool
+	seat  *seat
+	net   net.Conn // nil: closed
+	in    *bufio.Reader
+	head  []byte
+	parts net.Buffers
 }
 
 const (
@@ -148,26 +147,34 @@ func (a *Answer) JSON() (int, error) {
 	return n, nil
 }
 
-// Ask sends a request and reads the answer, until then; zero: however long it takes. method is
-// GET or POST; of body, which more follows, the first header bytes are JSON. An error wraps
-// ErrLate or ErrBroken, and says of which helper and why; c is then of no more use than to be
-// released.
-func (c *Conn) Ask(method, path string, header int, body, more []byte, until time.Time, a *Answer) error {
-	begin := time.Now()
+// Request is a request to a helper: a GET without a body, else a POST.
+type Request struct {
+	Path  string
+	Body  []byte // the first JSON bytes of which are that
+	JSON  int
+	More  []byte    // what follows Body
+	ID    []byte    // the client's own for its request; empty: none
+	Until time.Time // when nobody waits for the answer any more; zero: never
+}
+
+// Ask sends r and reads the answer. An error wraps ErrLate or ErrBroken, and says of which helper
+// and why; c is then of no more use than to be released.
+func (c *Conn) Ask(r *Request, a *Answer) error {
+	start := time.Now()
 	c.seat.row.Helped.Add(1)
-	err := c.ask(method, path, header, body, more, until, a)
+	err := c.ask(r, start, a)
 	if err != nil || a.r.ConnectionClose() || c.in.Buffered() > 0 {
 		c.close()
 	}
-	c.pool.o.Served(err == nil && a.r.StatusCode() < fasthttp.StatusInternalServerError, time.Since(begin))
+	c.pool.o.Served(err == nil && a.r.StatusCode() < fasthttp.StatusInternalServerError, time.Since(start))
 	return err
 }
 
-func (c *Conn) ask(method, path string, header int, body, more []byte, until time.Time, a *Answer) error {
-	if err := c.net.SetDeadline(until); err != nil {
+func (c *Conn) ask(r *Request, start time.Time, a *Answer) error {
+	if err := c.net.SetDeadline(r.Until); err != nil {
 		return c.broken("its connection cannot be used: %v", err)
 	}
-	sendErr := c.send(method, path, header, body, more)
+	sendErr := c.send(r, start)
 	// Who refuses a body may answer before it has read all of it.
 	err := readAnswer(c.in, c.pool.o.MaxAnswer, a)
 	if err != nil && sendErr != nil {
@@ -202,28 +209,38 @@ func isTimeout(err error) bool {
 	return errors.As(err, &e) && e.Timeout()
 }
 
-// send writes a request, which small ones are in one piece.
-func (c *Conn) send(method, path string, header int, body, more []byte) error {
-	h := append(c.head[:0], method...)
-	h = append(h, ' ')
-	h = append(h, path...)
+// send writes r, a small one in one piece.
+func (c *Conn) send(r *Request, start time.Time) error {
+	h := append(c.head[:0], "GET "...)
+	if r.Body != nil {
+		h = append(c.head[:0], "POST "...)
+	}
+	h = append(h, r.Path...)
 	h = append(h, " HTTP/1.1\r\nHost: helper\r\n"...)
-	if method == fasthttp.MethodPost {
+	if len(r.ID) > 0 {
+		h = append(append(append(h, "X-Request-Id: "...), r.ID...), "\r\n"...)
+	}
+	if !r.Until.IsZero() {
+		h = append(h, "X-Request-Timeout: "...)
+		h = strconv.AppendInt(h, max(r.Until.Sub(start).Microseconds(), 1), 10)
+		h = append(h, "us\r\n"...)
+	}
+	if r.Body != nil {
 		h = append(h, "Content-Type: application/octet-stream\r\n"+headerLength+": "...)
-		h = strconv.AppendInt(h, int64(header), 10)
+		h = strconv.AppendInt(h, int64(r.JSON), 10)
 		h = append(h, "\r\nContent-Length: "...)
-		h = strconv.AppendInt(h, int64(len(body)+len(more)), 10)
+		h = strconv.AppendInt(h, int64(len(r.Body)+len(r.More)), 10)
 		h = append(h, "\r\n"...)
 	}
 	h = append(h, "\r\n"...)
-	if len(body)+len(more) <= joinBelow {
-		h = append(append(h, body...), more...)
+	if len(r.Body)+len(r.More) <= joinBelow {
+		h = append(append(h, r.Body...), r.More...)
 		c.head = h
 		_, err := c.net.Write(h)
 		return err
 	}
 	c.head = h
-	parts := append(c.parts[:0], h, body, more)
+	parts := append(c.parts[:0], h, r.Body, r.More)
 	c.parts = parts
 	_, err := parts.WriteTo(c.net)
 	clear(c.parts)

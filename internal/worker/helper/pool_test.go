@@ -146,7 +146,7 @@ func take(t *testing.T, p *Pool) *Conn {
 func ask(t *testing.T, c *Conn) string {
 	t.Helper()
 	var a Answer
-	if err := c.Ask("POST", "/v2/models/m/infer", 2, []byte("{}"), []byte("more"), time.Now().Add(testkit.Limit), &a); err != nil {
+	if err := c.Ask(&Request{Path: "/v2/models/m/infer", JSON: 2, Body: []byte("{}"), More: []byte("more"), Until: time.Now().Add(testkit.Limit)}, &a); err != nil {
 		t.Fatal(err)
 	}
 	return string(a.Body())
@@ -291,7 +291,7 @@ func TestBroken(t *testing.T) {
 		p := r.pool(nil)
 		c := take(t, p)
 		var a Answer
-		err := c.Ask("GET", "/", 0, nil, nil, time.Now().Add(testkit.Limit), &a)
+		err := c.Ask(&Request{Path: "/", Until: time.Now().Add(testkit.Limit)}, &a)
 		if !errors.Is(err, ErrBroken) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "helper decode (slot 0, pid 1001)") {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
@@ -309,7 +309,7 @@ func TestLate(t *testing.T) {
 	p := r.pool(nil)
 	c := take(t, p)
 	var a Answer
-	err := c.Ask("POST", "/", 0, make([]byte, 1<<20), nil, time.Now().Add(10*time.Millisecond), &a)
+	err := c.Ask(&Request{Path: "/", Body: make([]byte, 1<<20), Until: time.Now().Add(10 * time.Millisecond)}, &a)
 	if !errors.Is(err, ErrLate) {
 		t.Errorf("%v", err)
 	}
@@ -326,7 +326,7 @@ func TestRefuses(t *testing.T) {
 	p := r.pool(nil)
 	c := take(t, p)
 	var a Answer
-	err := c.Ask("POST", "/", 0, make([]byte, 4<<20), nil, time.Now().Add(testkit.Limit), &a)
+	err := c.Ask(&Request{Path: "/", Body: make([]byte, 4<<20), Until: time.Now().Add(testkit.Limit)}, &a)
 	// What the kernel has thrown away with the connection is lost; then that is said.
 	if err == nil && (a.Status() != 413 || string(a.Body()) != "no") || err != nil && !errors.Is(err, ErrBroken) {
 		t.Errorf("%d %q %v", a.Status(), a.Body(), err)
