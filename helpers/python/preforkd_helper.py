@@ -116,6 +116,7 @@ class _Model:
 
 
 _models = {}
+_infers = {}  # the same, by the path of their requests
 
 
 def model(name=None, *, inputs, outputs):
@@ -125,6 +126,7 @@ def model(name=None, *, inputs, outputs):
     def register(function):
         own = name or function.__name__
         _models[own] = _Model(own, list(inputs), list(outputs), function)
+        _infers[f"/v2/models/{own}/infer".encode()] = _models[own]
         return function
 
     return register
@@ -405,8 +407,8 @@ class _Server:
                 return
             if len(conn.buffer) < conn.need:
                 return
-            body = memoryview(bytes(conn.buffer[:conn.need]))
-            del conn.buffer[:conn.need]
+            body, conn.buffer = conn.buffer, conn.buffer[conn.need:]
+            del body[conn.need:]
             head, conn.head = conn.head, None
             if self.pool is not None and head[0] == b"POST":
                 self.drop(conn)
@@ -463,14 +465,15 @@ class _Server:
     def one(self, conn, head, body):
         """Answers one request; False: the connection is of no more use."""
         method, path, fields = head
-        status, kind, header, parts = self.answer(method.decode("latin-1"), path.decode("latin-1"), fields, body)
-        text = f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {sum(map(len, parts))}\r\n"
-        if header:
-            text += f"Inference-Header-Content-Length: {header}\r\n"
+        m = _infers.get(path)
+        if m is not None and method == b"POST":
+            status, text, data = self.infer(m, fields, body)
+        else:
+            status, text, data = self.about(method.decode("latin-1"), path.decode("latin-1"))
         close = self.leaving or fields.get(b"connection", b"").lower() == b"close"
-        if close:
-            text += "Connection: close\r\n"
-        data = b"".join((text.encode(), b"\r\n", *parts))
+        data = b"HTTP/1.1 %d x\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s%s\r\n%s%s" % (
+            status, b"application/octet-stream" if data else b"application/json", len(text) + len(data),
+            b"Inference-Header-Content-Length: %d\r\n" % len(text) if data else b"", b"Connection: close\r\n" if close else b"", text, data)
         try:
             sent = conn.socket.send(data)
         except BlockingIOError:
@@ -507,22 +510,8 @@ class _Server:
             self.door.acquire()
             self.since = 0.0
 
-    def answer(self, method, path, fields, body):
-        def said(status, value):
-            return status, "application/json", 0, [json.dumps(value).encode()]
-
-        parts = path.partition("?")[0].strip("/").split("/")
-        if parts in (["v2", "health", "ready"], ["v2", "health", "live"]):
-            return said(200, {})
-        if parts[:2] != ["v2", "models"] or len(parts) < 3 or parts[2] not in _models:
-            return said(404, {"error": f"there is no {path}; the models are {', '.join(_models)}"})
-        m = _models[parts[2]]
-        if method == "GET" and len(parts) == 3:
-            return said(200, m.description)
-        if method == "GET" and parts[3:] == ["ready"]:
-            return said(200, {})
-        if method != "POST" or parts[3:] != ["infer"]:
-            return said(405, {"error": f"{method} {path} is not answered"})
+    def infer(self, m, fields, body):
+        """Calls the function of m: status, JSON and what follows it."""
         try:
             header = int(fields.get(b"inference-header-content-length") or len(body))
             if not 0 < header <= len(body):
@@ -531,13 +520,29 @@ class _Server:
             left = request.remaining()
             if left is not None and left <= 0:
                 raise _Bad(504, "nobody waits for the answer any more")
-            head, data = _write(m, self.call(m.function, request))
+            return 200, *_write(m, self.call(m.function, request))
         except (Refused, _Bad) as e:
-            return said(e.status, {"error": str(e)})
+            return _said(e.status, {"error": str(e)})
         except Exception as e:
             traceback.print_exc()  # preforkd has standard error in its log
-            return said(500, {"error": f"{type(e).__name__}: {e}"})
-        return 200, "application/octet-stream", len(head), [head, data]
+            return _said(500, {"error": f"{type(e).__name__}: {e}"})
+
+    def about(self, method, path):
+        """Answers everything else."""
+        parts = path.partition("?")[0].strip("/").split("/")
+        if parts in (["v2", "health", "ready"], ["v2", "health", "live"]):
+            return _said(200, {})
+        if parts[:2] != ["v2", "models"] or len(parts) < 3 or parts[2] not in _models:
+            return _said(404, {"error": f"there is no {path}; the models are {', '.join(_models)}"})
+        if method == "GET" and len(parts) == 3:
+            return _said(200, _models[parts[2]].description)
+        if method == "GET" and parts[3:] == ["ready"]:
+            return _said(200, {})
+        return _said(405, {"error": f"{method} {path} is not answered"})
+
+
+def _said(status, value):
+    return status, json.dumps(value).encode(), b""
 
 
 def _listener(path):

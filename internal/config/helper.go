@@ -12,7 +12,7 @@ import (
 // each at a socket of its own (docs/helpers.md).
 type Helper struct {
 	// Connections is how many requests one worker has at one helper at once.
-	Connections int `yaml:"connections" default:"1" check:"1..1000"`
+	Connections int `yaml:"connections" default:"4" check:"1..1000"`
 	// MaxWaiting is how many requests of a worker may wait for a helper of the pool; more are refused.
 	MaxWaiting int `yaml:"max_waiting" default:"100" check:"0..100000"`
 	// MaxWait is how long one waits.
