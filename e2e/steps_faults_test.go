@@ -24,7 +24,7 @@ META = b'{"name":"v","inputs":[{"name":"in","datatype":"BYTES","shape":[1]}],"ou
 GOOD = b'{"outputs":[{"name":"out","datatype":"BYTES","shape":[1],"data":["good"]}]}'
 
 def answer(body, status=b"200 OK"):
-    return b"HTTP/1.1 " + status + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    return b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 def serve(conn):
     data = b""
@@ -88,7 +88,7 @@ routes:
   /v: {steps: [helper:villains/v]}
   /good: {steps: [helper:saints/v]}
 pools:
-  villains: {worker: {kind: helper, command: [%[1]s, %[2]s]}, helper: {max_wait: 200ms, max_waiting: 3}}
+  villains: {worker: {kind: helper, command: [%[1]s, %[2]s]}, helper: {connections: 1, max_wait: 200ms, max_waiting: 3}}
   saints: {worker: {kind: helper, command: [%[1]s, %[2]s]}}
 `, python, path)})
 	ask := func(word, within string) (int, string, time.Duration) {

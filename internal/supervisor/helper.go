@@ -50,7 +50,7 @@ func (s *Supervisor) openHelpers() (err error) {
 		return fmt.Errorf("make a directory for the sockets of helpers: %w", err)
 	}
 	d := &helperDir{path: filepath.Join(outer, "helpers")}
-	if err := os.Mkdir(d.path, 0o711); err == nil {
+	if err = os.Mkdir(d.path, 0o711); err == nil {
 		err = os.Chmod(d.path, 0o711) // whatever the umask is
 	}
 	if err == nil {

@@ -105,10 +105,9 @@ func (j *journey) ask(i int) error {
 	if err != nil {
 		return j.api.untaken(pool, err)
 	}
-	answer, name := &j.answers[i%2], ""
+	answer, who := &j.answers[i%2], c.Who()
 	err = func() error {
 		defer pool.Release(c)
-		name = c.String()
 		if err := j.api.meet(c, s, at, j.limit, until); err != nil {
 			return err
 		}
@@ -133,9 +132,9 @@ func (j *journey) ask(i int) error {
 	}
 	switch n := answer.Status(); {
 	case slices.Contains(inputStatuses, n):
-		return &refusedBy{name + ": " + codec.ErrorText(answer.Body()), n}
+		return &refusedBy{who.String() + ": " + codec.ErrorText(answer.Body()), n}
 	case n != fasthttp.StatusOK:
-		return describe(errHelper, "%s: status %d: %s", name, n, codec.ErrorText(answer.Body()))
+		return describe(errHelper, "%s: status %d: %s", who, n, codec.ErrorText(answer.Body()))
 	}
 	header, err := answer.JSON()
 	read := &j.read[i%2]
@@ -143,7 +142,7 @@ func (j *journey) ask(i int) error {
 		err = read.Decode(answer.Body(), header, at.out)
 	}
 	if err != nil {
-		return describe(errHelper, "%s: its answer cannot be used: %v", name, err)
+		return describe(errHelper, "%s: its answer cannot be used: %v", who, err)
 	}
 	j.got, j.kind = read.Outputs, read.Kind
 	return nil

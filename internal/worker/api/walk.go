@@ -31,6 +31,7 @@ type journey struct {
 	read      [2]codec.Answer
 	exchanges []*exchange // of models, whose outputs are in use
 	took      []time.Duration
+	timing    []byte // as Server-Timing
 }
 
 // until is when the request is over; zero: never.
@@ -184,7 +185,7 @@ func (j *journey) run(i int) error {
 // answer sends what the last step has given.
 func (j *journey) answer() error {
 	ctx, last := j.ctx, &j.route.Steps[len(j.route.Steps)-1]
-	var timing []byte
+	timing := j.timing[:0]
 	for i, took := range j.took {
 		if i > 0 {
 			timing = append(timing, ", "...)
@@ -193,6 +194,7 @@ func (j *journey) answer() error {
 		timing = append(append(append(timing, `;desc="`...), j.route.Steps[i].String()...), `";dur=`...)
 		timing = appendMilliseconds(timing, took)
 	}
+	j.timing = timing
 	h := &ctx.Response.Header
 	b := ctx.Response.SwapBody(nil)[:0]
 	if j.plan.bare {

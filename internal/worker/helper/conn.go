@@ -87,8 +87,22 @@ func (p *Pool) Release(c *Conn) {
 	p.free(s)
 }
 
+// Who is the helper at the other end of c.
+func (c *Conn) Who() Who { return Who{c.pool.o.Name, c.seat.row.Slot(), c.seat.row.PID()} }
+
 // String names the helper.
-func (c *Conn) String() string { return c.pool.called(c.seat) }
+func (c *Conn) String() string { return c.Who().String() }
+
+// Who is a helper, for errors.
+type Who struct {
+	Pool      string
+	Slot, PID int
+}
+
+// String names it.
+func (w Who) String() string {
+	return fmt.Sprintf("helper %s (slot %d, pid %d)", w.Pool, w.Slot, w.PID)
+}
 
 // Met tells whether Meet has been called for this helper process and that model.
 func (c *Conn) Met(model string) bool {

@@ -2,7 +2,6 @@ package helper
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -301,9 +300,4 @@ func (p *Pool) look(now time.Time) {
 			p.seats = append(p.seats, &seat{row: r, serial: serial, path: path})
 		}
 	}
-}
-
-// String names the helper, as errors have it.
-func (p *Pool) called(s *seat) string {
-	return fmt.Sprintf("helper %s (slot %d, pid %d)", p.o.Name, s.row.Slot(), s.row.PID())
 }
