@@ -39,8 +39,8 @@ def act(request):
     for word in text.split():
         if word == b"die-in-" + os.environ["PREFORKD_POOL"].encode():
             os.kill(os.getpid(), 9)
-        if word.startswith(b"sleep="):
-            time.sleep(float(word[6:]))
+        while word.startswith(b"hold=") and not os.path.exists(word[5:]):
+            time.sleep(0.01)
         if word == b"leak":
             kept.append(bytearray(b"x" * (4 << 20)))
     return {"%s": helper.Value([text + b" " + me.encode()], content_type="text/plain")}
@@ -249,9 +249,9 @@ func TestReloadOfHelpers(t *testing.T) {
 	refuses(t, testkit.Options{Config: strings.Replace(misfit, "digits", "digit", 1)}, ipc.ExitConfig, ":3:27: routes./ab.steps[1]: model:digit is not in ", "digits-cnn/1")
 
 	// What is in flight at TERM goes through all of its steps.
-	answer := make(chan string, 1)
+	answer, goOn := make(chan string, 1), filepath.Join(t.TempDir(), "go-on")
 	go func() {
-		resp, err := fresh.Post(s.URL+"/ab", "text/plain", strings.NewReader("sleep=0.3"))
+		resp, err := fresh.Post(s.URL+"/ab", "text/plain", strings.NewReader("hold="+goOn))
 		if err != nil {
 			answer <- err.Error()
 			return
@@ -263,7 +263,11 @@ func TestReloadOfHelpers(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Signal(syscall.SIGTERM)
-	if got := <-answer; !strings.HasPrefix(got, "sleep=0.3 a") || !strings.Contains(got, " b") {
+	if err := testkit.Await(func() bool { return strings.Contains(s.LogText(), "msg=stopping") }); err != nil {
+		t.Fatal(err)
+	}
+	write(t, goOn, "")
+	if got := <-answer; !strings.HasPrefix(got, "hold="+goOn+" a") || !strings.Contains(got, " b") {
 		t.Errorf("%q", got)
 	}
 	if code := s.Wait(); code != 0 {
