@@ -22,13 +22,13 @@ import (
 
 // room is a scoreboard, and the sockets of helpers.
 type room struct {
-	t     *testing.T
+	t     testing.TB
 	board *scoreboard.Board
 	dir   string
 	pids  int
 }
 
-func newRoom(t *testing.T) *room {
+func newRoom(t testing.TB) *room {
 	board, fd, err := scoreboard.Create(8)
 	if err != nil {
 		t.Fatal(err)
