@@ -56,6 +56,8 @@ func ParseStep(text string) (s Step, err error) {
 		return s, fmt.Errorf("%q is no step; write helper:POOL, helper:POOL/MODEL, model:NAME or model:NAME/VERSION", text)
 	case s.Helper && s.Sub == "":
 		s.Sub = s.Name
+	case s.Helper && strings.Trim(s.Sub, pathLetters) != "":
+		return s, fmt.Errorf("%q: the model of a helper is a part of a path, of letters, digits and -._~; write another name", text)
 	}
 	return s, nil
 }

@@ -69,6 +69,7 @@ func TestBadSteps(t *testing.T) {
 		"routes: {/x: {steps: [helper:decode, digits]}}\n" + pools:                               `1:38: routes./x.steps[1]: "digits" is no step; write helper:POOL`,
 		"routes: {/x: {steps: [\"model:\"]}}\n":                                                  `routes./x.steps[0]: "model:" is no step`,
 		"routes: {/x: {steps: [helper:a/b/c]}}\n":                                                `is no step`,
+		"routes: {/x: {steps: [\"helper:a/b c\"]}}\n":                                            `is a part of a path`,
 		"routes: {/x: {steps: [model:m/]}}\n":                                                    `is no step`,
 		"routes: {/x: {steps: [model:m], sleep: 1s}}\nlab: true\n":                               "does sleep and steps at once",
 		"routes: {/x: {steps: [model:m], layer: compute}}\n":                                     `1:40: routes./x.layer: "compute" is not for steps`,

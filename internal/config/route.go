@@ -78,10 +78,12 @@ var reserved = []string{"livez", "healthz", "readyz", "ping", "v1", "v2", "predi
 // maxRoutePath is the length of a route's path: it is part of log lines, and of a request's header.
 const maxRoutePath = 200
 
+// pathLetters are what a part of a path is made of.
+const pathLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
+
 // BadPath says why no route may have that path; empty: it may.
 func BadPath(path string) string {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
 	switch {
 	case !strings.HasPrefix(path, "/"):
 		return "is no path; write one that begins with /, such as /prices"
@@ -89,7 +91,7 @@ func BadPath(path string) string {
 		return fmt.Sprintf("is longer than %d bytes; write a shorter path", maxRoutePath)
 	case path == "/" || slices.Contains(reserved, parts[0]):
 		return "is a path of preforkd's own (docs/http.md has them all); write another"
-	case slices.ContainsFunc(parts, func(p string) bool { return p == "" || p == "." || p == ".." || strings.Trim(p, letters) != "" }):
+	case slices.ContainsFunc(parts, func(p string) bool { return p == "" || p == "." || p == ".." || strings.Trim(p, pathLetters) != "" }):
 		return "has a part that is empty, . or .., or has other characters than letters, digits and -._~; write another path"
 	}
 	return ""

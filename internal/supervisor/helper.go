@@ -87,7 +87,8 @@ func (s *Supervisor) openSocket(w *worker) (err error) {
 		return err
 	}
 	p := w.slot.pool
-	path := filepath.Join(s.helpers.path, ipc.HelperSocket(p.gen.number, w.row.Ticket(), p.name))
+	// By the descriptor, as our workers do: the path itself may be longer than a socket's may be.
+	path := fmt.Sprintf("/proc/self/fd/%d/%s", s.helpers.fd, ipc.HelperSocket(p.gen.number, w.row.Ticket(), p.name))
 	w.private, err = activation.Bind(activation.Spec{Network: "unix", Address: path, Mode: 0o666})
 	return err
 }
