@@ -11,16 +11,16 @@ PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
 PLACE       = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)'
 
-# What clients, model authors and other services write. By number of inputs: with a time limit the go command
+# What clients, model authors, helpers and other services write. By number of inputs: with a time limit the go command
 # may report its own deadline as a failure.
-PARSERS := ./internal/worker/codec ./internal/worker/upstream ./internal/supervisor/pbtxt
+PARSERS := ./internal/worker/codec ./internal/worker/upstream ./internal/worker/helper ./internal/supervisor/pbtxt
 FUZZED  ?= ./internal/...
 
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory bench-io lint fmt clean
+.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory bench-io bench-helpers lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ bench-memory: build ## measure the memory of large weights against peers; needs 
 
 bench-io: build ## measure routes that wait for other services; needs Debian's redis-server
 	$(GO) run ./bench --only io $(BENCHFLAGS)
+
+bench-helpers: build ## measure helpers around a model beside FastAPI, and the hop to one, about 3 minutes
+	$(GO) run ./bench --only helpers $(BENCHFLAGS)
 
 bench-upgrade: build ## measure upgrades and deaths of the supervisor, about 3 minutes
 	$(GO) run ./bench --only upgrade $(BENCHFLAGS)

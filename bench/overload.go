@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -127,23 +126,7 @@ func (l *lab) standPeer(ctx context.Context, name string, spin float64) (*standi
 		Env: []string{
 			"SPIN_MS=" + strconv.FormatFloat(spin, 'f', 3, 64), "PYTHONDONTWRITEBYTECODE=1", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1",
 		},
-	}, func(ctx context.Context) error {
-		pids := map[int]bool{}
-		return s.server.AwaitReady(ctx, func() error {
-			text, err := fetch(http.MethodGet, "http://"+s.address+"/healthz", nil)
-			if err != nil {
-				return err
-			}
-			var v struct{ PID int }
-			if err := json.Unmarshal(text, &v); err != nil {
-				return err
-			}
-			if pids[v.PID] = true; len(pids) < workersEach {
-				return fmt.Errorf("of %d workers %d answers", workersEach, len(pids))
-			}
-			return nil
-		})
-	})
+	}, func(ctx context.Context) error { return everyWorkerAnswers(ctx, s, workersEach) })
 	return s, err
 }
 

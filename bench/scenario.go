@@ -38,6 +38,8 @@ func init() { // not a literal: runners print the names of all
 		{"memory-start", "from start to ready with 8 workers and a warm cache, against peers", true, memoryStart},
 		{"io-proxy", "5,000 requests at once to a route whose service takes a second, and /healthz beside them", true, ioProxy},
 		{"io-features", "a model whose row is in Redis, against a round trip and a direct call", true, ioFeatures},
+		{"helpers-image", "a picture through Python helpers and a model, and the same work in FastAPI", true, helpersImage},
+		{"helpers-hop", "CPU time of the hop to a helper, beyond the helper's own", true, helpersHop},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

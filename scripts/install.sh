@@ -57,6 +57,9 @@ for file in LICENSE NOTICE CHANGELOG.md; do
 	[ ! -f "$source/$file" ] || put 644 "$source/$file" "$doc/$file"
 done
 put 644 "$source/configs/preforkd.yaml" "$doc/settings.yaml"
+for file in preforkd_helper.py digit.py; do
+	put 644 "$source/helpers/python/$file" "$doc/$file"
+done
 
 # The configuration is the operator's once it is there.
 if [ "$verb" = install ]; then

@@ -134,6 +134,18 @@ func (p *Proc) CPU() (time.Duration, error) {
 	return sum, nil
 }
 
+// CPUOf returns the CPU time, user and system, of these processes together.
+func CPUOf(pids ...int) (sum time.Duration, err error) {
+	for _, pid := range pids {
+		own, err := cpuOf(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += own
+	}
+	return sum, nil
+}
+
 // cpuOf returns what utime and stime of /proc/PID/stat add up to, in nanoseconds
 // instead of ticks: the process's CPU clock, clock_getcpuclockid(3).
 func cpuOf(pid int) (time.Duration, error) {

@@ -43,6 +43,7 @@ var rooms = map[string]room{
 	"internal/worker/accept":        {2, workers, false},
 	"internal/worker/admission":     {2, workers, false},
 	"internal/worker/codec":         {2, workers, true},
+	"internal/worker/helper":        {2, workers, false},
 	"internal/inference/repository": {2, workers, false},
 	"internal/inference/batch":      {2, workers, false},
 	"internal/load":                 {2, shared, false},
@@ -88,7 +89,7 @@ var fences = []struct {
 	path string
 	in   []string
 }{
-	{"github.com/valyala/fasthttp", []string{"internal/worker", "internal/worker/api", "internal/load"}},
+	{"github.com/valyala/fasthttp", []string{"internal/worker", "internal/worker/api", "internal/worker/helper", "internal/load"}},
 	{"github.com/yalue/onnxruntime_go", []string{"internal/inference/onnx"}},
 	{"github.com/cloudflare/tableflip", []string{"internal/supervisor/upgrade"}},
 	{"github.com/urfave/cli/v2", []string{"cmd/supervisor", "cmd/worker", "cmd/bench"}},

@@ -37,6 +37,9 @@ type Config struct {
 	Memory    Memory    `yaml:"memory"`
 	// Pools are the pools beside main, by name; see ForPool.
 	Pools map[string]Pool `yaml:"pools"`
+	// Helpers are the pools of helpers that workers may ask, by name: those of Pools. It is no
+	// setting; see ForPool.
+	Helpers map[string]Helper
 	// Admin is the path of the admin socket; "off": none; empty: see AdminSocket.
 	Admin string `yaml:"admin" holds:"start"`
 	Ops   Ops    `yaml:"ops"`
@@ -75,8 +78,9 @@ type Predict struct {
 type Worker struct {
 	// Command starts a worker; empty: our own, beside the supervisor's binary, else on $PATH.
 	Command []string `yaml:"command"`
-	// Kind tells what Command is: our own worker, or another program; KindAuto: see Other.
-	Kind string `yaml:"kind" default:"auto" check:"auto|preforkd|other"`
+	// Kind tells what Command is: our own worker, another program, or a helper that our workers
+	// ask; KindAuto: see Other.
+	Kind string `yaml:"kind" default:"auto" check:"auto|preforkd|other|helper"`
 	// Dir is the working directory of another program; empty: the supervisor's.
 	Dir string `yaml:"dir"`
 	// Ready is how another program shows that it is; ReadyAuto: see ReadyBy.

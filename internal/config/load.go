@@ -54,6 +54,7 @@ func Load(s Sources) (*Loaded, error) {
 	g.load(s)
 	if len(g.problems) == 0 {
 		g.inherit(&l.Config)
+		g.helperProbes(&l.Config)
 		l.Warnings = g.check(&l.Config)
 	}
 	if len(g.problems) > 0 {

@@ -27,6 +27,7 @@ type Pool struct {
 	Layers   Layers    `yaml:"layers"`
 	HTTP     HTTP      `yaml:"http"`
 	Recycle  Recycle   `yaml:"recycle"`
+	Helper   Helper    `yaml:"helper"`
 
 	Routes map[string]Route `yaml:"routes"`
 }
@@ -36,6 +37,8 @@ const (
 	KindAuto  = "auto"
 	KindOwn   = "preforkd"
 	KindOther = "other"
+	// KindHelper is another program that our workers ask; see Helper.
+	KindHelper = "helper"
 
 	ReadyAuto   = "auto"
 	ReadyNotify = "notify"
@@ -67,6 +70,7 @@ func (c *Config) ForPool(name string) *Config {
 		own.Worker, own.Timeouts, own.HTTP, own.Recycle = p.Worker, p.Timeouts, p.HTTP, p.Recycle
 		own.Layers, own.Routes = p.Layers, p.Routes
 	}
+	own.Helpers = c.helpers()
 	return &own
 }
 
@@ -84,12 +88,12 @@ func (w *Worker) Other() bool {
 	if w.Kind == KindAuto {
 		return len(w.Command) > 0 && path.Base(w.Command[0]) != "preforkd-worker"
 	}
-	return w.Kind == KindOther
+	return w.Kind == KindOther || w.Kind == KindHelper
 }
 
 // Probed tells whether each worker gets a socket of its own to be probed on.
 func (w *Worker) Probed() bool {
-	return slices.ContainsFunc(w.Command, func(arg string) bool { return strings.Contains(arg, placeholderProbe) })
+	return w.Kind == KindHelper || slices.ContainsFunc(w.Command, func(arg string) bool { return strings.Contains(arg, placeholderProbe) })
 }
 
 // ReadyBy returns how another program that listens on those addresses shows that it is
@@ -202,8 +206,8 @@ func (g *loader) checkWorker(pool string, c *Config) {
 	case len(w.Command) > 0 && w.Command[0] == "":
 		g.problemAt(key("command")+"[0]", `"" names no program; write its name or path`)
 		return
-	case w.Kind == KindOther && len(w.Command) == 0:
-		g.problemAt(key("kind"), `"other" needs a program; write `+key("command"))
+	case (w.Kind == KindOther || w.Kind == KindHelper) && len(w.Command) == 0:
+		g.problemAt(key("kind"), fmt.Sprintf("%q needs a program; write %s", w.Kind, key("command")))
 		return
 	case !w.Other():
 		return

@@ -52,6 +52,11 @@ type Route struct {
 
 	// At is where the route is written, for messages of whoever finds only later that it cannot be.
 	At string `yaml:"-" json:"at,omitempty"`
+	// Steps take the request's body through helpers and models, each "helper:POOL[/MODEL]" or
+	// "model:NAME[/VERSION]"; see Step.
+	Steps []string `yaml:"steps"`
+	// StepsAt is where each of Steps was set, such as preforkd.yaml:12:20. It is no setting.
+	StepsAt []string
 }
 
 // Values of Route.Layer.
@@ -67,7 +72,7 @@ func (r *Route) kinds() (keys []string) {
 	for _, k := range []struct {
 		key string
 		set bool
-	}{{"sleep", r.Sleep > 0}, {"block", r.Block > 0}, {"burn", r.Burn > 0}, {"proxy", r.Proxy.Set()}, {"features", r.Features.Set()}} {
+	}{{"sleep", r.Sleep > 0}, {"block", r.Block > 0}, {"burn", r.Burn > 0}, {"proxy", r.Proxy.Set()}, {"features", r.Features.Set()}, {"steps", len(r.Steps) > 0}} {
 		if k.set {
 			keys = append(keys, k.key)
 		}
@@ -81,10 +86,12 @@ var reserved = []string{"livez", "healthz", "readyz", "ping", "v1", "v2", "predi
 // maxRoutePath is the length of a route's path: it is part of log lines, and of a request's header.
 const maxRoutePath = 200
 
+// pathLetters are what a part of a path is made of.
+const pathLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
+
 // BadPath says why no route may have that path; empty: it may.
 func BadPath(path string) string {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
 	switch {
 	case !strings.HasPrefix(path, "/"):
 		return "is no path; write one that begins with /, such as /prices"
@@ -92,7 +99,7 @@ func BadPath(path string) string {
 		return fmt.Sprintf("is longer than %d bytes; write a shorter path", maxRoutePath)
 	case path == "/" || slices.Contains(reserved, parts[0]):
 		return "is a path of preforkd's own (docs/http.md has them all); write another"
-	case slices.ContainsFunc(parts, func(p string) bool { return p == "" || p == "." || p == ".." || strings.Trim(p, letters) != "" }):
+	case slices.ContainsFunc(parts, func(p string) bool { return p == "" || p == "." || p == ".." || strings.Trim(p, pathLetters) != "" }):
 		return "has a part that is empty, . or .., or has other characters than letters, digits and -._~; write another path"
 	}
 	return ""
@@ -115,7 +122,7 @@ func (g *loader) checkRoutes(pool string, c *Config) (warnings []string) {
 		case c.Worker.Other():
 			g.problemAt(key, "is for our own worker, which "+PoolKey(pool, "worker.command")+" replaces; remove the route")
 		case len(kinds) == 0:
-			g.problemAt(key, "does nothing; write what it does: proxy or features; sleep, block or burn, each with a duration")
+			g.problemAt(key, "does nothing; write what it does: proxy, features or steps; sleep, block or burn, each with a duration")
 		case len(kinds) > 1:
 			g.problemAt(key, "does "+strings.Join(kinds, " and ")+" at once; write one of them, and a route for each other")
 		case r.Layer == LayerTask:
@@ -124,7 +131,7 @@ func (g *loader) checkRoutes(pool string, c *Config) (warnings []string) {
 			warnings = append(warnings, prefixed(key, g.checkProxy(key, &r, c))...)
 		case r.Features.Set():
 			warnings = append(warnings, prefixed(key, g.checkFeatures(key, &r, c))...)
-		case !c.Lab:
+		case !c.Lab && len(r.Steps) == 0:
 			g.problemAt(key+"."+kinds[0], "only spends time, for experiments; set lab: true, or remove the route")
 		}
 		g.checkCORS(key, &r.CORS)
@@ -176,6 +183,10 @@ func (l *Loaded) Routes() (lines []string) {
 		}
 		for _, path := range slices.Sorted(maps.Keys(c.Routes)) {
 			r, why := c.Routes[path], "as its layer says"
+			if len(r.Steps) > 0 {
+				lines = append(lines, fmt.Sprintf("route %s%s: %s", path, of, stepsText(&l.Config, r.Steps)))
+				continue
+			}
 			if l.Origins[PoolKey(pool, "routes."+path+".layer")] == "" {
 				why = "as it has no layer: when in doubt, sync"
 			}

@@ -51,12 +51,35 @@ func scalar(node ast.Node) (string, kind) {
 		return n.GetToken().Value, isBool
 	case *ast.NullNode:
 		return n.GetToken().Value, isNull
-	case *ast.MappingNode, *ast.MappingValueNode:
+	case *ast.MappingNode:
+		if len(n.Values) == 1 && !n.IsFlowStyle {
+			return scalar(n.Values[0])
+		}
+		return "", isMapping
+	case *ast.MappingValueNode:
+		if text, ok := glued(n); ok {
+			return text, isWord
+		}
 		return "", isMapping
 	case *ast.SequenceNode:
 		return "", isList
 	}
 	return "", isOther
+}
+
+// glued returns the text of a word such as helper:decode within brackets. To YAML that is one
+// word, as no blank follows its colon (YAML 1.2.2, section 7.3.3); the parser makes a section of it.
+func glued(n *ast.MappingValueNode) (string, bool) {
+	key, kind := scalar(n.Key)
+	value, kind2 := scalar(n.Value)
+	if n.Start == nil || kind != isWord || kind2 != isWord && kind2 != isNumber {
+		return "", false
+	}
+	colon, after := positionOf(n.Start), at(n.Value)
+	if colon.line != after.line || after.column != colon.column+1 {
+		return "", false
+	}
+	return key + ":" + value, true
 }
 
 // fits says whether a scalar of this kind may be a value of v's type. Text may be

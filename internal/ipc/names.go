@@ -1,6 +1,9 @@
 package ipc
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Environment variables that a worker inherits besides LISTEN_FDS, LISTEN_FDNAMES,
 // LISTEN_PID (sd_listen_fds(3)) and NOTIFY_SOCKET (sd_notify(3)).
@@ -27,6 +30,9 @@ const (
 	EnvReturn = "PREFORKD_RETURN"
 	// EnvHeld, if set, tells a worker not to accept before ControlAccept.
 	EnvHeld = "PREFORKD_HELD"
+	// EnvProves, if set, tells a worker that its generation serves nobody yet: it is ready only when
+	// its helpers are, and what they take and give fits.
+	EnvProves = "PREFORKD_PROVES"
 )
 
 // Names of descriptors in EnvFDNames.
@@ -39,6 +45,7 @@ const (
 	FDAdoptOut = "adopt-w"
 	FDWaitIn   = "wait-r" // the queue of connections whose request, unread, waits for any worker's permit
 	FDWaitOut  = "wait-w"
+	FDHelpers  = "helpers" // the directory of the sockets of helpers, O_PATH; absent: there are none
 	FDLibrary  = "library" // the engine's library, for dlopen(3) by /proc/self/fd; absent: by Manifest.Library
 )
 
@@ -50,6 +57,7 @@ const (
 	KeptSums       = "sums"    // sealed memory: what a supervisor that has left had counted
 	KeptService    = "service" // sealed memory: what the next start of the service goes on with
 	KeptAdmin      = "admin"
+	KeptHelpers    = "helpers" // the directory of the sockets of helpers
 	KeptOps        = "ops"
 	KeptInherited  = "inherited/"  // a number and the name of a socket of the service manager
 	KeptSocket     = "socket/"     // a listening socket
@@ -57,6 +65,18 @@ const (
 	KeptOutput     = "output/"     // one end of the pipe of a row
 	KeptGeneration = "generation/" // sealed memory: what a generation runs; then its files
 )
+
+// FDHelper is what a helper's socket is called in LISTEN_FDNAMES.
+const FDHelper = "helper"
+
+// StateReady is the state of a row of the scoreboard whose process may be asked.
+const StateReady = 3
+
+// HelperSocket is the name of the socket of the helper of that pool and generation whose claim
+// of a row has that ticket, in the directory FDHelpers.
+func HelperSocket(generation uint64, ticket, pool string) string {
+	return strconv.FormatUint(generation, 10) + "." + ticket + "." + pool
+}
 
 // PrepareCommand is the first argument of a worker's program that shall prepare a model
 // instead of serving; worker.Prepare reads the others.

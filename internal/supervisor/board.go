@@ -76,7 +76,7 @@ func (s *Supervisor) join(w *worker) (err error) {
 	if err != nil {
 		return fmt.Errorf("claim a row of the scoreboard: %w", err)
 	}
-	w.requestsBefore = w.row.Requests.Load()
+	w.requestsBefore = w.row.Requests.Load() + w.row.Helped.Load()
 	if w.slot.pool.other {
 		return nil
 	}

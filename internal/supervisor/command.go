@@ -105,6 +105,12 @@ func (s *Supervisor) workerEnv(w *worker) []string {
 	if sl.pool.programs.engine != nil {
 		extra = append(extra, ipc.FDLibrary)
 	}
+	if sl.pool.asks() {
+		extra = append(extra, ipc.FDHelpers)
+	}
+	if s.proves(sl.pool) {
+		env = append(env, ipc.EnvProves+"=1")
+	}
 	if sl.startHeld {
 		env = append(env, ipc.EnvHeld+"=1")
 	}
@@ -122,6 +128,9 @@ func (s *Supervisor) descriptors(w *worker) []int {
 	fds = append(fds, p.queues[:]...)
 	if p.programs.engine != nil {
 		fds = append(fds, int(p.programs.engine.Fd()))
+	}
+	if p.asks() {
+		fds = append(fds, s.helpers.fd)
 	}
 	return fds
 }

@@ -45,6 +45,7 @@ func (s *Supervisor) start(sl *poolSlot) {
 	s.oom.started(w)
 	s.log.Info("worker started", "pool", sl.pool.name, "slot", sl.index, "pid", proc.PID)
 	if sl.pool.other {
+		w.leaveSocket()
 		s.watch(w)
 	}
 	s.awaitEnd(w)
@@ -78,6 +79,10 @@ func (s *Supervisor) launch(w *worker) (*process.Process, error) {
 			return nil, err
 		}
 	} else {
+		if err := s.openHelpersFor(w); err != nil {
+			s.part(w)
+			return nil, err
+		}
 		spec.Env, spec.Descriptors = s.workerEnv(w), s.descriptors(w)
 		var err error
 		if spec.Output, err = s.output(w.row); err != nil {
@@ -221,6 +226,7 @@ func (s *Supervisor) settle(w *worker) {
 	}
 	c, quarantine := s.blame(w)
 	s.part(w)
+	s.letHelpersLeave()
 	if w.reason.Charged() {
 		keys := []any{
 			"pool", w.slot.pool.name, "slot", w.slot.index, "pid", w.proc.PID,

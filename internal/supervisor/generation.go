@@ -101,6 +101,9 @@ func (s *Supervisor) collect(p *pool, collected map[string]*cache.Collection) er
 	if err := checkDefaultModel(p); err != nil {
 		return err
 	}
+	if err := checkStepModels(p); err != nil {
+		return err
+	}
 	s.prepareModels(p, p.models, found.Lease)
 	return nil
 }
@@ -291,6 +294,9 @@ func (s *Supervisor) sizePool(p *pool, old *generation, in sizing.Input, taken u
 	p.procs, p.goMemory, p.size, p.surge = plan.Procs, plan.GoMemory, plan.Workers, plan.Surge
 	if n := int(p.cfg.Reload.MaxSurge); n > 0 {
 		p.surge = n
+	}
+	if p.isHelper() { // old workers ask the old ones until all are replaced
+		p.surge = max(plan.Workers, p.asked)
 	}
 	s.logPlan(p, in, plan)
 	for i := range plan.Workers {

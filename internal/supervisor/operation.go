@@ -200,11 +200,15 @@ func (s *Supervisor) nextReload(p purpose) {
 // pair is a pool in both generations; nil where a generation does not have it.
 type pair struct{ old, next *pool }
 
-// pairsOf pairs the pools of two generations: first those of next, in their order, then
-// those that it does not have.
+// pairsOf pairs the pools of two generations: first those of next, helpers before the workers that
+// ask them and otherwise in their order, then those that it does not have.
 func pairsOf(old, next *generation) (pairs []pair) {
-	for _, p := range next.pools {
-		pairs = append(pairs, pair{old.pool(p.name), p})
+	for _, helpers := range []bool{true, false} {
+		for _, p := range next.pools {
+			if p.isHelper() == helpers {
+				pairs = append(pairs, pair{old.pool(p.name), p})
+			}
+		}
 	}
 	for _, p := range old.pools {
 		if next.pool(p.name) == nil {

@@ -67,6 +67,9 @@ func (p *pool) haveSockets() string {
 // socket that a worker is probed on comes after the others.
 func (p *pool) placeholders(index int) []string {
 	pairs := []string{"{slot}", strconv.Itoa(index), "{probe}", strconv.Itoa(firstFD + len(p.sockets))}
+	if p.isHelper() { // whose only socket is its own
+		pairs = append(pairs, "{fd}", strconv.Itoa(firstFD))
+	}
 	for i, sock := range p.sockets {
 		fd := strconv.Itoa(firstFD + i)
 		if i == 0 {
@@ -89,7 +92,13 @@ func (s *Supervisor) prepareOther(w *worker, spec *process.Spec) (err error) {
 		args[i+1] = replace.Replace(args[i+1])
 	}
 	names, fds := p.socketNames(), p.socketFDs()
-	if p.cfg.Worker.Probed() {
+	switch {
+	case p.isHelper():
+		if err := s.openSocket(w); err != nil {
+			return err
+		}
+		names, fds = append(names, ipc.FDHelper), append(fds, w.private.FD)
+	case p.cfg.Worker.Probed():
 		if err := s.openPrivate(w); err != nil {
 			return err
 		}

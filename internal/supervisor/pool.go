@@ -14,6 +14,7 @@ import (
 	"preforkd/internal/ipc/handoff"
 	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/process"
+	"preforkd/internal/supervisor/rollout"
 	"preforkd/internal/supervisor/slot"
 )
 
@@ -225,6 +226,7 @@ type worker struct {
 	freshPrivate    int64             // bytes of its own when it became ready; 0: not known
 	models          []ipc.ModelMemory // as it has reported them
 	relieves        bool              // it leaves because memory is short
+	postponed       rollout.Do        // how a helper leaves once nobody asks it any more; 0: it need not
 
 	deadline time.Duration // of its state's clock; 0: none
 	killed   bool          // we sent KILL

@@ -161,6 +161,7 @@ func (s *Supervisor) release() {
 	if s.probes != "" {
 		_ = os.RemoveAll(s.probes)
 	}
+	s.helpers.remove()
 	activation.Close(s.lifeline[0])
 	activation.Close(s.lifeline[1])
 	for _, pipe := range s.outputs {

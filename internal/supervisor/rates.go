@@ -51,7 +51,7 @@ func (r *rates) take(now time.Duration, workers map[int]*worker) {
 }
 
 func look(now time.Duration, w *worker) sample {
-	s := sample{at: now, requests: w.row.Requests.Load()}
+	s := sample{at: now, requests: w.row.Requests.Load() + w.row.Helped.Load()}
 	w.row.Latency.AddTo(&s.latency)
 	return s
 }

@@ -90,8 +90,10 @@ func (l recycleLimits) due(requests uint64, age time.Duration, memory int64) str
 	return ""
 }
 
-// requests returns how many w has begun.
-func (w *worker) requests() uint64 { return w.row.Requests.Load() - w.requestsBefore }
+// requests returns how many w has begun, or as a helper been asked.
+func (w *worker) requests() uint64 {
+	return w.row.Requests.Load() + w.row.Helped.Load() - w.requestsBefore
+}
 
 // memory returns the PSS of w in bytes, as it reported or as we measured; 0: not known.
 func (w *worker) memory() int64 {

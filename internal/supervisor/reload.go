@@ -117,6 +117,9 @@ func (op *operation) plan(p pair) rollout.Plan {
 	plan := rollout.Plan{Bake: op.next.cfg.Reload.Bake, Trial: op.next.cfg.Reload.Trial, DryRun: op.dryRun}
 	if p.next != nil {
 		plan.New, plan.Surge = len(p.next.slots), p.next.surge
+		if p.next.isHelper() { // nobody asks it before the workers of its generation do
+			plan.Trial = 0
+		}
 	}
 	if p.old != nil {
 		plan.Floor = len(p.old.slots)

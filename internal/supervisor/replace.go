@@ -78,6 +78,9 @@ func (s *Supervisor) do(op *operation, a rollout.Action) {
 	case rollout.Commit:
 		s.commit(op)
 	case rollout.Drain, rollout.Remove:
+		if sl := op.slotOf(a); s.withGeneration(op, sl) && s.postpone(sl.worker, a.Do) {
+			return
+		}
 		if !s.takeAway(op.slotOf(a), a.Do) {
 			s.feed(rollout.Event{Kind: rollout.OnEnded, Pool: a.Pool, Worker: a.Worker, Why: "not started"})
 		}

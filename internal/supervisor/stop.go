@@ -177,7 +177,9 @@ func (s *Supervisor) endWorkers(mode stopMode) {
 		}
 		switch mode {
 		case stopGraceful:
-			s.apply(w, slot.OnLeave)
+			if !s.postpone(w, rollout.Drain) {
+				s.apply(w, slot.OnLeave)
+			}
 		case stopQuick:
 			s.apply(w, slot.OnQuit)
 		case stopImmediate:

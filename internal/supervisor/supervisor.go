@@ -91,6 +91,7 @@ type Supervisor struct {
 	proven    map[string]bool                    // pools of which some worker has been ready, by name
 	bootLost  bool                               // the service ends because a pool never had a ready worker
 	privates  int                                // how many of those were made
+	helpers   *helperDir                         // nil: none has been needed
 	probes    string                             // directory of the sockets of workers that are probed; empty: none yet
 	announced bool
 	stopping  stopMode

@@ -28,7 +28,9 @@ func (w *worker) routes() (routes []api.Route) {
 		case r.Features.Set():
 			own.Features = featuresOf(&r)
 		default:
-			own.Lab = labOf(&r)
+			if own.Steps = stepsOf(&r, config.PoolKey(w.pool, "routes."+path)); own.Steps == nil {
+				own.Lab = labOf(&r)
+			}
 		}
 		routes = append(routes, own)
 	}
@@ -59,6 +61,10 @@ func (w *worker) layers() api.LayerOptions {
 
 // observeLayer brings this worker's row up to date with one layer.
 func (w *worker) observeLayer(l api.Layer, running, waiting int) {
+	if l == api.Sync {
+		w.sync.holds(w, running, waiting)
+		return
+	}
 	at := &w.row.Layers[placesOf[l]]
 	at.Running.Set(int64(running))
 	at.Waiting.Set(int64(waiting))

@@ -43,6 +43,7 @@ type worker struct {
 	supers   *notify.Client // the supervisor
 	lifeline int
 	library  int // descriptor of the engine's library; -1: none
+	sockets  int // descriptor of the directory of helpers' sockets; -1: none
 	cfg      config.Config
 	manifest ipc.Manifest
 
@@ -61,6 +62,7 @@ type worker struct {
 	change    change
 	permits   *admission.Permits
 	api       *api.API
+	sync      syncLayer
 	server    *fasthttp.Server
 	conns     *accept.Pool
 	queue     *handoff.Queue // of connections that leaving workers give away
@@ -85,7 +87,7 @@ func Run(ctx context.Context, version string) error {
 	nameThreads(program)
 	logs := newLogWriter(os.Stderr)
 	defer logs.Close()
-	w := &worker{identity: identify(), lifeline: -1, library: -1, held: os.Getenv(ipc.EnvHeld) != "", mayAccept: make(chan struct{})}
+	w := &worker{identity: identify(), lifeline: -1, library: -1, sockets: -1, held: os.Getenv(ipc.EnvHeld) != "", mayAccept: make(chan struct{})}
 	w.release = sync.OnceFunc(func() { close(w.mayAccept) })
 	w.log = slog.New(slog.NewJSONHandler(logs, nil)) // the supervisor puts it into the operator's form
 	var err error
@@ -99,6 +101,9 @@ func Run(ctx context.Context, version string) error {
 	}
 	if err == nil {
 		err = w.listen(sockets, version)
+	}
+	if err == nil {
+		err = w.prove()
 	}
 	if err != nil {
 		w.fail(err)
@@ -144,6 +149,9 @@ func (w *worker) inherit() ([]*activation.Socket, error) {
 	w.lifeline = lifeline
 	if fd, ok := in.Extra[ipc.FDLibrary]; ok {
 		w.library = fd
+	}
+	if fd, ok := in.Extra[ipc.FDHelpers]; ok {
+		w.sockets = fd
 	}
 	data, err := activation.ReadSealed(manifest)
 	if err != nil {
@@ -266,6 +274,7 @@ func (w *worker) handle(version string) {
 		ControlSetting: w.cfg.Models.Control,
 		Routes:         w.routes(),
 		Layers:         w.layers(),
+		Helpers:        w.helpers(),
 		Misplaced:      w.misplaced,
 		Troubled:       w.troubled(),
 	}

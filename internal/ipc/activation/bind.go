@@ -273,5 +273,15 @@ func (s *Socket) Close() error {
 			os.Remove(s.path)
 		}
 	}
+	if s.FD < 0 {
+		return nil
+	}
 	return unix.Close(s.FD)
+}
+
+// Part closes the socket here, and leaves the file and whoever else has the socket: when the last
+// of those has ended, who connects is refused. Close removes the file.
+func (s *Socket) Part() {
+	Close(s.FD)
+	s.FD = -1
 }

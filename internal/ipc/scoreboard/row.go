@@ -60,7 +60,7 @@ type Fields struct {
 	Queued         Counter // requests put into the queue that all workers have in common
 	Taken          Counter // requests taken from there
 	Unqueued       Counter // requests for which it had no room; they wait here
-	_              [1]uint64
+	Helped         Counter // requests that workers have had at the helper in this row; the workers'
 
 	EngineCalls Counter
 	EngineNs    Counter    // nanoseconds inside them
@@ -162,6 +162,9 @@ func (r *Row) Index() int { return r.index }
 func (r *Row) Ticket() string {
 	return fmt.Sprintf("%d.%d", r.index, r.claim.Load()&serials>>32)
 }
+
+// Serial tells this claim of the row from those before and after it.
+func (r *Row) Serial() uint64 { return r.claim.Load() & serials / oneClaim }
 
 // Attach returns the row of a ticket and writes this process's pid into it. It is an
 // error if the row was settled meanwhile: the supervisor that started this process has

@@ -27,6 +27,7 @@ type Counts struct {
 	Queued         uint64
 	Taken          uint64
 	Unqueued       uint64
+	Helped         uint64
 	EngineCalls    uint64
 	EngineNs       uint64
 	Refused        [3]uint64 // as in Fields
@@ -75,6 +76,7 @@ func (f *Fields) Counts() Counts {
 		Queued:         f.Queued.Load(),
 		Taken:          f.Taken.Load(),
 		Unqueued:       f.Unqueued.Load(),
+		Helped:         f.Helped.Load(),
 		EngineCalls:    f.EngineCalls.Load(),
 		EngineNs:       f.EngineNs.Load(),
 		Lost:           f.Lost.Load(),
@@ -114,6 +116,7 @@ func (c *Counts) Add(other Counts) {
 	c.Queued += other.Queued
 	c.Taken += other.Taken
 	c.Unqueued += other.Unqueued
+	c.Helped += other.Helped
 	c.EngineCalls += other.EngineCalls
 	c.EngineNs += other.EngineNs
 	c.Lost += other.Lost
@@ -221,6 +224,7 @@ func (f *Fields) add(c Counts) {
 	f.Queued.Add(c.Queued)
 	f.Taken.Add(c.Taken)
 	f.Unqueued.Add(c.Unqueued)
+	f.Helped.Add(c.Helped)
 	f.EngineCalls.Add(c.EngineCalls)
 	f.EngineNs.Add(c.EngineNs)
 	f.Lost.Add(c.Lost)

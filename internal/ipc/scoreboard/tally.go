@@ -1,6 +1,9 @@
 package scoreboard
 
-import "sync/atomic"
+import (
+	"strings"
+	"sync/atomic"
+)
 
 // tallyBytes is the size of a tally; maxTallies is how many a board may have, newTallies how
 // many a new one gets.
@@ -24,9 +27,9 @@ const (
 	tallyHeld     = 2
 )
 
-// Tally returns the counter called name, of what supervisors count, one after the other. Names
+// Tally returns the counter called name, of what processes count for the whole service. Names
 // have up to 47 bytes. On a board without room for it, as one of an earlier version, it is
-// this process's own. Only supervisors call it, each from one goroutine.
+// this process's own. Each process calls it from one goroutine.
 func (b *Board) Tally(name string) *Counter {
 	for _, t := range b.tallies {
 		if t.claim.Load() == tallyHeld && loadText(t.name[:]) == name {
@@ -49,7 +52,7 @@ func (b *Board) Tally(name string) *Counter {
 	return b.private[name]
 }
 
-// Tallies returns all of them. Two supervisors that began to count the same at once have a row
+// Tallies returns all of them. Two processes that began to count the same at once have a row
 // each; here they are one.
 func (b *Board) Tallies() map[string]uint64 {
 	all := map[string]uint64{}
@@ -60,6 +63,45 @@ func (b *Board) Tallies() map[string]uint64 {
 	}
 	for name, c := range b.private {
 		all[name] += c.Load()
+	}
+	return all
+}
+
+// What workers count of the requests to the helpers of a pool.
+const (
+	HelperAnswered = "ok"  // that were answered
+	HelperFailed   = "bad" // that were not, or with a status of 500 or more
+	HelperNs       = "ns"  // nanoseconds that all of them took
+)
+
+// helperTally begins the names of such tallies.
+const helperTally = "helped/"
+
+// HelperTally is the name of the tally of what in a pool.
+func HelperTally(what, pool string) string { return helperTally + what + "/" + pool }
+
+// Helped is what was counted of the helpers of a pool.
+type Helped struct{ Answered, Failed, Ns uint64 }
+
+// Helpers returns what was counted of the helpers of each pool, by name.
+func (b *Board) Helpers() map[string]Helped {
+	all := map[string]Helped{}
+	for name, n := range b.Tallies() {
+		rest, ok := strings.CutPrefix(name, helperTally)
+		what, pool, named := strings.Cut(rest, "/")
+		if !ok || !named {
+			continue
+		}
+		h := all[pool]
+		switch what {
+		case HelperAnswered:
+			h.Answered = n
+		case HelperFailed:
+			h.Failed = n
+		case HelperNs:
+			h.Ns = n
+		}
+		all[pool] = h
 	}
 	return all
 }

@@ -25,6 +25,7 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Accepted)-4*lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.HandoffRefused)-4*lineBytes-24]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Queued)-4*lineBytes-32]
+	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Helped)-4*lineBytes-56]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.EngineCalls)-5*lineBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.EngineNs)-5*lineBytes-8]
 	_ = [1]struct{}{}[unsafe.Offsetof(Fields{}.Refused)-5*lineBytes-16]

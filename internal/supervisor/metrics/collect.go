@@ -116,6 +116,8 @@ var (
 	unqueued     = counter("preforkd_requests_queue_full_total", "Requests for which that queue had no room: they waited in their worker.")
 	layerNow     = gauge("preforkd_layer_requests", "Requests by layer (async, sync, compute) that are running, or waiting for a place. Inference is on compute.", "layer", "state")
 	layerRefused = counter("preforkd_layer_requests_refused_total", "Requests refused because their layer had as many as it may, or would have kept them for too long.", "layer")
+	helped       = counter("preforkd_helper_requests_total", "Requests of workers to the helpers of a pool: answered (ok), or not, or with a status of 500 or more (failed).", "pool", "outcome")
+	helpedTime   = counter("preforkd_helper_seconds_total", "Time that the requests to the helpers of a pool took together.", "pool")
 	connections  = gauge("preforkd_connections", "Clients' connections that workers hold: between two requests (idle) or not (active).", "state")
 	handedOver   = counter("preforkd_connections_handed_over_total", "Connections that a worker gave to another.")
 	adopted      = counter("preforkd_connections_adopted_total", "Connections that a worker took from another.")
@@ -127,7 +129,7 @@ var (
 	plain = []metric{
 		buildInfo, generation, poolWorkers, workers, restarts, recycles, strangers, exits, reloadOK, reloadAt, rolledBack, quarantined, modelDeaths, requests, inFlight, lost,
 		modelMemory, modelLost, workerMemory, memoryLimit, memoryUsed, memoryMapped, memoryLevel, memoryStall, memoryFaults, memoryKills,
-		refusals, expiries, forsaken, concurrency, inUse, queueDepth, queueOldest, queued, unqueued, layerNow, layerRefused, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
+		refusals, expiries, forsaken, concurrency, inUse, queueDepth, queueOldest, queued, unqueued, layerNow, layerRefused, helped, helpedTime, connections, handedOver, adopted, notTaken, engineCalls, engineTime,
 	}
 )
 
@@ -246,6 +248,11 @@ func (c *collector) fromBoard(put func(metric, float64, ...string)) {
 		put(layerNow, float64(l.Running), scoreboard.LayerNames[i], "running")
 		put(layerNow, float64(l.Waiting), scoreboard.LayerNames[i], "waiting")
 		put(layerRefused, float64(l.Refused), scoreboard.LayerNames[i])
+	}
+	for pool, h := range c.board.Helpers() {
+		put(helped, float64(h.Answered), pool, "ok")
+		put(helped, float64(h.Failed), pool, "failed")
+		put(helpedTime, float64(h.Ns)/1e9, pool)
 	}
 	put(exits, float64(sum.Exits))
 	put(connections, float64(now.Idle), "idle")

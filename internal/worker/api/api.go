@@ -17,6 +17,7 @@ import (
 	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
+	"preforkd/internal/worker/helper"
 )
 
 // keepBytes is how large a buffer may be and still be kept for the next request. It
@@ -68,6 +69,8 @@ type Options struct {
 	// Routes are paths that the operator has added, Layers what bounds their requests.
 	Routes []Route
 	Layers LayerOptions
+	// Helpers are the pools of helpers that steps of Routes name.
+	Helpers map[string]*helper.Pool
 	// Misplaced is told, once for each route, that it is on the wrong layer: of which path, and
 	// why; nil: nobody is.
 	Misplaced func(path, why string)
@@ -111,6 +114,9 @@ type API struct {
 	lines     []*admission.Permits       // places, and those of routes
 	flights   flights
 	tended    time.Time // when tend has looked; Watch's
+	journeys  sync.Pool // of *journey
+	// descriptions are what helpers say of their models, by pool and model: *description.
+	descriptions sync.Map
 }
 
 // view is what follows from the models that are served, made once for each set of them.
@@ -201,6 +207,7 @@ func New(o Options) *API {
 	a.guard = newGuard(o.Tokens)
 	a.Meet(o.Models.Every())
 	a.exchanges.New = func() any { return new(exchange) }
+	a.journeys.New = func() any { return new(journey) }
 	a.Changed()
 	return a
 }

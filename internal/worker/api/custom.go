@@ -16,8 +16,8 @@ import (
 	"preforkd/internal/worker/peer"
 )
 
-// Route is a path that the operator has added. What it does is one of the pointers that are not
-// nil.
+// Route is a path that the operator has added. What it does is the one of Lab and Steps that there
+// is.
 type Route struct {
 	Path  string
 	Layer Layer
@@ -27,6 +27,7 @@ type Route struct {
 	Proxy    *Proxy
 	Features *Features
 	CORS     *CORS // nil: only pages of the same origin may use it
+	Steps    []Step
 }
 
 // Lab is what a route of the lab does.
@@ -46,6 +47,7 @@ type route struct {
 	feed   atomic.Pointer[feed]
 	fields map[string]int // of Features, by their index
 	cors   *cors
+	plan   atomic.Pointer[plan]
 }
 
 // work is one request to a route.
@@ -111,6 +113,8 @@ func (a *API) custom(ctx *fasthttp.RequestCtx, t target) error {
 		return a.proxy(ctx, t)
 	case t.route.Features != nil:
 		return a.score(ctx, t)
+	case len(t.route.Steps) > 0:
+		return a.walk(ctx, t)
 	}
 	w := work{ctx: ctx, route: t.route, start: t.start, limit: timeLimit{a.RequestTimeout, "timeouts.request"}}
 	if err := deadline(&ctx.Request.Header, &w.limit); err != nil {

@@ -73,6 +73,7 @@ var statuses = []struct {
 	{errService, fasthttp.StatusBadGateway},
 	{errLate, fasthttp.StatusGatewayTimeout},
 	{errNoRow, fasthttp.StatusNotFound},
+	{errHelper, fasthttp.StatusBadGateway},
 	{errGone, statusGone},
 	{errForsaken, statusGone},
 	{admission.ErrTimeout, fasthttp.StatusGatewayTimeout},
@@ -84,7 +85,10 @@ func status(err error) int {
 	var body *codec.Error
 	var header *fasthttp.ErrSmallBuffer
 	var network net.Error
+	var refused *refusedBy
 	switch {
+	case errors.As(err, &refused):
+		return refused.status
 	case errors.As(err, &body):
 		return fasthttp.StatusBadRequest
 	case errors.As(err, &header):

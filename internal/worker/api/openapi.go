@@ -135,6 +135,8 @@ func (a *API) documentRoutes(o *operation) (list []documented) {
 		case r.Features != nil:
 			methods = append(methods, "post")
 			own.summary = "Model " + r.Features.Model + " on rows of a store" + own.summary[len(o.summary):]
+		case len(r.Steps) > 0:
+			methods, own.summary = []string{"post"}, o.summary+": the body goes through "+stepsText(r.Steps)
 		}
 		for _, m := range methods {
 			list = append(list, documented{operation: &own, method: m, path: path, guarded: a.guard.asks(r.class)})

@@ -35,7 +35,8 @@ func (r *InferRequest) binary() bool {
 	s.path.push(part{name: "binary_data_size"})
 	info := &r.in[in.index]
 	if left := len(r.body) - r.next; in.binary > left {
-		return s.failf(in.binaryAt, "unexpected size for input '%s', expecting %d additional bytes", info.Name, in.binary-left)
+		tensor, _ := r.words()
+		return s.failf(in.binaryAt, "unexpected size for %s '%s', expecting %d additional bytes", tensor, info.Name, in.binary-left)
 	}
 	if size := in.dataType.Size(); size > 0 && int64(in.binary) != n*int64(size) {
 		return s.failf(in.binaryAt, "%d bytes, the shape %v of %s has %d", in.binary, in.shape, in.dataType, n*int64(size))
@@ -81,28 +82,33 @@ func (r *InferRequest) takeTexts(t *inference.Tensor, data []byte, n int64) bool
 	at := 0
 	for k := range int(n) {
 		if len(data)-at < lengthBytes {
-			return s.failf(r.next+at, "the data of input '%s' ends before string %d of %d", in.name(r), k, n)
+			return s.failf(r.next+at, "the data of %s ends before string %d of %d", in.name(r), k, n)
 		}
 		length := int64(binary.LittleEndian.Uint32(data[at:]))
 		if left := int64(len(data) - at - lengthBytes); length > left {
-			return s.failf(r.next+at, "string %d of input '%s' is %d bytes long, %d are left", k, in.name(r), length, left)
+			return s.failf(r.next+at, "string %d of %s is %d bytes long, %d are left", k, in.name(r), length, left)
 		}
 		at += lengthBytes
 		t.AppendText(data[at : at+int(length)])
 		at += int(length)
 	}
 	if at < len(data) {
-		return s.failf(r.next+at, "%d bytes of input '%s' follow its last string", len(data)-at, in.name(r))
+		return s.failf(r.next+at, "%d bytes of %s follow its last string", len(data)-at, in.name(r))
 	}
 	return true
 }
 
-func (in *input) name(r *InferRequest) string { return r.in[in.index].Name }
+// name is what messages call the input, or output, that is being read.
+func (in *input) name(r *InferRequest) string {
+	tensor, _ := r.words()
+	return tensor + " '" + r.in[in.index].Name + "'"
+}
 
 // allTaken checks that nothing follows the data of the last input.
 func (r *InferRequest) allTaken() bool {
 	if left := len(r.body) - r.next; left > 0 {
-		return r.s.failf(r.next, "unexpected additional input data: %d bytes belong to no input", left)
+		tensor, _ := r.words()
+		return r.s.failf(r.next, "unexpected additional %s data: %d bytes belong to no %s", tensor, left, tensor)
 	}
 	return true
 }

@@ -33,6 +33,8 @@ type InferRequest struct {
 	input   input
 	body    []byte // all of it; the JSON text is its beginning
 	next    int    // offset of the binary data that no input has taken yet
+	answer  bool   // it is a helper's: what is read are outputs; see Answer
+	kind    []byte // content type of the answer's last output that has one
 	form    form   // of the outputs that name none
 	forms   []form // by index of Outputs
 	wanted  form   // of the output that is being read
@@ -119,6 +121,14 @@ func (r *InferRequest) reset(in, out []inference.TensorInfo) {
 	clear(r.given)
 	r.Outputs, r.forms, r.form = r.Outputs[:0], r.forms[:0], unsaid
 	r.ID, r.HasID, r.Timeout = r.ID[:0], false, 0
+}
+
+// words are what messages call what is read.
+func (r *InferRequest) words() (tensor, wants string) {
+	if r.answer {
+		return "output", "is declared"
+	}
+	return "input", "the model takes"
 }
 
 // resize returns a slice of n elements that keeps those that list ever had.

@@ -51,7 +51,8 @@ func (r *InferRequest) present(seen, at int) bool {
 	}
 	if seen&keyData != 0 && r.input.binary >= 0 {
 		s.path.push(part{name: "data"})
-		return s.fail(at, "given, and binary_data_size as well: an input is sent in one form")
+		tensor, _ := r.words()
+		return s.failf(at, "given, and binary_data_size as well: an %s is sent in one form", tensor)
 	}
 	return true
 }
@@ -98,11 +99,14 @@ func (r *InferRequest) inputName() bool {
 	if !ok {
 		return false
 	}
-	if in.index = find(r.in, name); in.index < 0 {
+	in.index = find(r.in, name)
+	switch tensor, _ := r.words(); {
+	case in.index < 0 && r.answer:
+		return s.failf(in.nameAt, "no output %q is declared", clip(name))
+	case in.index < 0:
 		return s.failf(in.nameAt, "the model has no input %q", clip(name))
-	}
-	if r.given[in.index] {
-		return s.failf(in.nameAt, "input %q is given twice", clip(name))
+	case r.given[in.index]:
+		return s.failf(in.nameAt, "%s %q is given twice", tensor, clip(name))
 	}
 	r.given[in.index] = true
 	return true
@@ -176,8 +180,9 @@ func (r *InferRequest) data() bool {
 	}
 	if codecOf(in.dataType).read == nil {
 		s.path.push(part{name: "datatype"})
-		return s.failf(in.typeAt, "receiving %s data via JSON is not supported. Please use the binary data format for input %s",
-			in.dataType, r.in[in.index].Name)
+		tensor, _ := r.words()
+		return s.failf(in.typeAt, "receiving %s data via JSON is not supported. Please use the binary data format for %s %s",
+			in.dataType, tensor, r.in[in.index].Name)
 	}
 	s.path.push(part{name: "data"})
 	s.space()
@@ -208,7 +213,8 @@ func (r *InferRequest) fits(want *inference.TensorInfo) (n int64, ok bool) {
 	s, in := &r.s, &r.input
 	if in.dataType != want.DataType {
 		s.path.push(part{name: "datatype"})
-		return 0, s.failf(in.typeAt, "%s, the model takes %s", in.dataType, want.DataType)
+		_, wants := r.words()
+		return 0, s.failf(in.typeAt, "%s, %s %s", in.dataType, wants, want.DataType)
 	}
 	s.path.push(part{name: "shape"})
 	n, err := inference.Elements(in.shape)
@@ -216,7 +222,8 @@ func (r *InferRequest) fits(want *inference.TensorInfo) (n int64, ok bool) {
 		return 0, s.fail(in.shapeAt, err.Error())
 	}
 	if !want.AnyShape && !fitsShape(in.shape, want.Shape) {
-		return 0, s.fail(in.shapeAt, fmt.Sprintf("%v, the model takes %v", in.shape, want.Shape))
+		_, wants := r.words()
+		return 0, s.fail(in.shapeAt, fmt.Sprintf("%v, %s %v", in.shape, wants, want.Shape))
 	}
 	s.path.pop()
 	return n, true

@@ -151,6 +151,10 @@ func (r *InferRequest) inputParameter(key []byte) bool {
 		return true
 	case "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset":
 		return s.refuse(key, noSharedMemory)
+	case "content_type":
+		if r.answer {
+			return r.contentType()
+		}
 	}
 	return s.skipUnknown(4)
 }
