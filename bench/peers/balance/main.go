@@ -1,6 +1,6 @@
 // Balance is a service without a queue in front of its workers, and the same with the best
-// there could be. It answers GET /wait, /burn, /short, /long and /second, which spend time as
-// routes of preforkd lab do (internal/worker/lab).
+// there could be. It answers GET /wait, /burn, /short, /long and /second, of which /burn uses a
+// core as routes of preforkd lab do (internal/worker/lab), and the others sleep.
 //
 // Each process has one first-in-first-out line for its permits. With -processes N there are N of
 // them, each with a socket of its own (SO_REUSEPORT): the kernel gives each connection to one of
@@ -93,17 +93,26 @@ func parent(listen string, n int) error {
 
 // work is what a route does.
 type work struct {
-	kind lab.Kind
-	last time.Duration
+	burns bool
+	lasts time.Duration
+}
+
+// spend returns how much of a core it had.
+func (w work) spend() (time.Duration, error) {
+	if !w.burns {
+		time.Sleep(w.lasts)
+		return 0, nil
+	}
+	trace, err := lab.Spend(lab.Burn, w.lasts, func() error { return nil })
+	return trace.Used, err
 }
 
 var routes = map[string]work{
-	"/wait":  {lab.Sleep, 10 * time.Millisecond},
-	"/burn":  {lab.Burn, 10 * time.Millisecond},
-	"/short": {lab.Sleep, time.Millisecond},
-	"/long":  {lab.Sleep, 50 * time.Millisecond},
-
-	"/second": {lab.Sleep, time.Second},
+	"/wait":   {false, 10 * time.Millisecond},
+	"/burn":   {true, 10 * time.Millisecond},
+	"/short":  {false, time.Millisecond},
+	"/long":   {false, 50 * time.Millisecond},
+	"/second": {false, time.Second},
 }
 
 func serve(listen string, permits int) error {
@@ -122,14 +131,14 @@ func serve(listen string, permits int) error {
 			return
 		}
 		line <- struct{}{}
-		trace, err := lab.Spend(w.kind, w.last, func() error { return nil })
+		used, err := w.spend()
 		<-line
 		if err != nil {
 			ctx.Error(err.Error(), fasthttp.StatusInternalServerError)
 			return
 		}
 		ctx.SetContentType("application/json")
-		ctx.SetBodyString(`{"pid":` + strconv.Itoa(os.Getpid()) + `,"used_us":` + strconv.FormatInt(trace.Used.Microseconds(), 10) + `}`)
+		ctx.SetBodyString(`{"pid":` + strconv.Itoa(os.Getpid()) + `,"used_us":` + strconv.FormatInt(used.Microseconds(), 10) + `}`)
 	}}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
