@@ -20,7 +20,7 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory bench-io bench-helpers lint fmt clean
+.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory bench-io bench-helpers bench-balance lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ bench-io: build ## measure routes that wait for other services; needs Debian's r
 
 bench-helpers: build ## measure helpers around a model beside FastAPI, and the hop to one, about 3 minutes
 	$(GO) run ./bench --only helpers $(BENCHFLAGS)
+
+bench-balance: build ## measure the common queue of workers against peers, about 25 minutes
+	$(GO) run ./bench --only balance,balance-mixed,balance-waits $(BENCHFLAGS)
 
 bench-upgrade: build ## measure upgrades and deaths of the supervisor, about 3 minutes
 	$(GO) run ./bench --only upgrade $(BENCHFLAGS)

@@ -97,6 +97,7 @@ func TestCommandLine(t *testing.T) {
 		"start, serve":     "start serve",
 		"":                 "serve start allocs",
 		"overhead, reload": "overhead reload-busy reload-slow reload-bad reload-tail",
+		"balance":          "balance",
 	} {
 		got, err := choose(list)
 		var chosen []string

@@ -85,21 +85,25 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	return nil
 }
 
-// choose returns the scenarios named in list. A name stands for all that begin with it
-// and a hyphen, too.
+// choose returns the scenarios named in list. A name that no scenario has stands for all that
+// begin with it and a hyphen.
 func choose(list string) (chosen []scenario, err error) {
 	if list == "" {
 		return slices.DeleteFunc(slices.Clone(scenarios), func(s scenario) bool { return s.apart }), nil
 	}
 	for name := range strings.SplitSeq(list, ",") {
 		name = strings.TrimSpace(name)
-		found := false
+		if i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name }); i >= 0 {
+			chosen = append(chosen, scenarios[i])
+			continue
+		}
+		before := len(chosen)
 		for _, s := range scenarios {
-			if s.name == name || strings.HasPrefix(s.name, name+"-") {
-				chosen, found = append(chosen, s), true
+			if strings.HasPrefix(s.name, name+"-") {
+				chosen = append(chosen, s)
 			}
 		}
-		if !found {
+		if len(chosen) == before {
 			return nil, fmt.Errorf("no scenario is called %q; there are %s", name, strings.Join(names(), ", "))
 		}
 	}

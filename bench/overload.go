@@ -37,6 +37,11 @@ type modelFile struct {
 
 // stand starts preforkd with two workers, these models and more settings, on free ports.
 func (l *lab) stand(ctx context.Context, name, settings string, models ...modelFile) (*standing, error) {
+	return l.standOf(ctx, workersEach, name, settings, models...)
+}
+
+// standOf is stand with so many workers.
+func (l *lab) standOf(ctx context.Context, workers int, name, settings string, models ...modelFile) (*standing, error) {
 	s := &standing{name: name}
 	ports := [2]int{}
 	for i := range ports {
@@ -66,7 +71,7 @@ cache: {dir: %s}
 admin: "off"
 ops: {listen: "%s"}
 %s
-`, s.address, workersEach, filepath.Join(s.dir, "models"), filepath.Join(s.dir, "cache"), s.ops, settings)
+`, s.address, workers, filepath.Join(s.dir, "models"), filepath.Join(s.dir, "cache"), s.ops, settings)
 	path := filepath.Join(s.dir, "preforkd.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return nil, err

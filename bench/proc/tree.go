@@ -164,6 +164,16 @@ func SelfCPU() (time.Duration, error) { return cpuOf(os.Getpid()) }
 // divided by how many share it (proc_pid_smaps(5)).
 func PSS(pid int) (int64, error) { return sizeIn(pid, "smaps_rollup", "Pss:") }
 
+// Private returns how much memory a process shares with nobody, in bytes (proc_pid_smaps(5)).
+func Private(pid int) (int64, error) {
+	dirty, err := sizeIn(pid, "smaps_rollup", "Private_Dirty:")
+	if err != nil {
+		return 0, err
+	}
+	clean, err := sizeIn(pid, "smaps_rollup", "Private_Clean:")
+	return dirty + clean, err
+}
+
 // HighWater returns the most that was resident of a process at once, shared pages in full
 // (VmHWM, proc_pid_status(5)).
 func HighWater(pid int) (int64, error) { return sizeIn(pid, "status", "VmHWM:") }
