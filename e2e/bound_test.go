@@ -217,7 +217,7 @@ func TestMemoryBound(t *testing.T) {
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", worker), []byte("5"), 0); err != nil { // VmHWM begins anew, proc_pid_clear_refs(5)
 			t.Fatal(err)
 		}
-		for range 3 {
+		for range times(1, 3) {
 			if status, text := h.send(t, s, sent); status != h.status {
 				t.Errorf("%s, %s: %d, want %d: %.200s", h.path, h.name, status, h.status, text)
 			}

@@ -29,7 +29,7 @@ func TestKilledWhileHandingOver(t *testing.T) {
 	}
 	// A process can only be caught in the act, not told to wait there: those that were not
 	// caught are killed anyhow, and count for nothing.
-	full, tries := times(3, 10), 0
+	full, tries := times(1, 10), 0
 	for missing := true; missing; tries++ {
 		missing = false
 		for i := range acts {
