@@ -72,7 +72,8 @@ func TestPreparerDies(t *testing.T) {
 			}
 			s, socket := reloadable(t, o)
 			if c.why == "" { // what it has written is taken for a model, by no worker
-				if got := askWide(t, s.URL, n); got != want || says(s, notLoaded) != 2 {
+				got := askWide(t, s.URL, n)
+				if testkit.Await(func() bool { return says(s, notLoaded) == 2 }) != nil || got != want {
 					t.Errorf("the answer is the plain one: %v\n%s", got == want, s.LogText())
 				}
 				quits(s)

@@ -163,6 +163,12 @@ func (s *Supervisor) describe() admin.Status {
 	}
 	st.Pools = s.describePools()
 	for i, l := range s.shared.board.LayerStates() {
+		if i == scoreboard.LayerCompute { // what is on it waits before all workers
+			for _, p := range s.gen.pools {
+				n, _ := p.queued()
+				l.Waiting += int64(n)
+			}
+		}
 		st.Layers = append(st.Layers, admin.Layer{Name: scoreboard.LayerNames[i], Running: l.Running, Waiting: l.Waiting, Refused: l.Refused})
 	}
 	return st

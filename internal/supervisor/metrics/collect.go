@@ -169,9 +169,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	put(generation, float64(s.Generation))
-	waiting := c.board.Gauges().Waiting
+	waiting, computing := c.board.Gauges().Waiting, c.board.LayerStates()[scoreboard.LayerCompute].Waiting
 	for _, p := range s.Pools {
 		waiting += int64(p.Queued)
+		computing += int64(p.Queued)
 		put(queueOldest, p.Oldest.Seconds(), p.Name)
 		put(poolWorkers, float64(p.Size), p.Name)
 		for _, state := range slices.Sorted(maps.Keys(p.States)) {
@@ -205,6 +206,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		put(memoryKills, float64(m.Kills))
 	}
 	put(queueDepth, float64(waiting))
+	put(layerNow, float64(computing), scoreboard.LayerNames[scoreboard.LayerCompute], "waiting")
 	put(strangers, float64(s.Strangers))
 	put(reloadOK, truth(s.Reload.OK))
 	put(rolledBack, truth(s.RolledBack))
@@ -246,7 +248,9 @@ func (c *collector) fromBoard(put func(metric, float64, ...string)) {
 	put(unqueued, float64(sum.Unqueued))
 	for i, l := range c.board.LayerStates() {
 		put(layerNow, float64(l.Running), scoreboard.LayerNames[i], "running")
-		put(layerNow, float64(l.Waiting), scoreboard.LayerNames[i], "waiting")
+		if i != scoreboard.LayerCompute { // whose requests wait before all workers as well
+			put(layerNow, float64(l.Waiting), scoreboard.LayerNames[i], "waiting")
+		}
 		put(layerRefused, float64(l.Refused), scoreboard.LayerNames[i])
 	}
 	for pool, h := range c.board.Helpers() {
