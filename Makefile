@@ -35,11 +35,12 @@ engine: ## fetch the engine's library, once (ONNXRUNTIME=/path/libonnxruntime.so
 	@scripts/fetch-onnxruntime.sh
 	@if [ -z "$$ONNXRUNTIME" ]; then mkdir -p bin && ln -sf ../.cache/onnxruntime/1.24.3/libonnxruntime.so.1 bin/libonnxruntime.so.1; fi
 
-build: engine ## build bin/preforkd, -anchor, -worker and -bench
+build: engine ## build bin/preforkd, -anchor, -worker, -broker and -bench
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd ./cmd/supervisor
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-anchor ./cmd/anchor
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-bench ./cmd/bench
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-broker ./cmd/broker
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-worker ./cmd/worker
 
 install: build ## install below PREFIX (/usr/local): programs, library, systemd units, configuration
