@@ -46,6 +46,7 @@ var rooms = map[string]room{
 	"internal/worker/accept":        {2, workers, false},
 	"internal/worker/admission":     {2, workers, false},
 	"internal/worker/codec":         {2, workers, true},
+	"internal/worker/task":          {2, workers, false},
 	"internal/inference/repository": {2, workers, false},
 	"internal/inference/batch":      {2, workers, false},
 	"internal/load":                 {2, shared, false},

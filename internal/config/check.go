@@ -10,6 +10,7 @@ import (
 // is merely questionable.
 func (g *loader) check(c *Config) (warnings []string) {
 	warnings = append(g.checkPools(c), g.checkDoor(c)...)
+	warnings = append(warnings, g.checkTasks(c)...)
 	g.checkAdmin(c)
 	g.checkOps(c)
 	return warnings

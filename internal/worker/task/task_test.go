@@ -197,14 +197,12 @@ func TestWorkersThatDie(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *service) {
 		long := func(o *Options) { o.AckWait = time.Minute }
 		q := s.open(t, long)
-		var mu sync.Mutex
-		deaths := 0
 		hang := make(chan *Task)
 		runner(t, q, func(ctx context.Context, task *Task) Outcome {
-			mu.Lock()
-			deaths++
-			mu.Unlock()
-			hang <- task
+			select {
+			case hang <- task:
+			case <-ctx.Done():
+			}
 			<-ctx.Done() // as a worker that is dead says nothing
 			return Outcome{Error: "nobody hears this"}
 		})
@@ -225,7 +223,10 @@ func TestWorkersThatDie(t *testing.T) {
 				if string(task.Body) == "neighbour" {
 					return echo(ctx, task)
 				}
-				hang <- task
+				select {
+				case hang <- task:
+				case <-ctx.Done():
+				}
 				<-ctx.Done()
 				return Outcome{Error: "nobody hears this"}
 			})
@@ -234,11 +235,11 @@ func TestWorkersThatDie(t *testing.T) {
 		if v.Crashes != 3 || !strings.Contains(v.Error, "it has ended 3 workers") || len(v.Lines) != 1 {
 			t.Errorf("%+v", v.Record)
 		}
+		runner(t, s.open(t, long), echo) // the others are as good as dead
 		await(t, q, neighbour, Succeeded)
 		if parked, err := q.Parked(t.Context(), 10); err != nil || len(parked) != 1 || parked[0].ID != poison {
 			t.Errorf("parked: %v, %v", parked, err)
 		}
-		runner(t, s.open(t, long), echo)
 		if err := q.Retry(t.Context(), poison); err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +290,7 @@ func TestDeathBeforeTheAcknowledgement(t *testing.T) {
 	runner(t, q, func(ctx context.Context, task *Task) Outcome { runs.Add(1); return echo(ctx, task) })
 	id := submit(t, q, Request{Body: []byte("x")})
 	<-written
-	other := s.open(t, nil)
+	other := s.open(t, func(o *Options) { o.AckWait = 300 * time.Millisecond })
 	runner(t, other, func(ctx context.Context, task *Task) Outcome { runs.Add(1); return echo(ctx, task) })
 	if err := testkit.Await(func() bool { n, err := other.Numbers(t.Context()); return err == nil && n.Depth+n.Running == 0 }); err != nil {
 		t.Error("the message stays")
