@@ -77,6 +77,7 @@ func (c *Config) forTasks(own *Config) {
 	if own.Worker.Other() {
 		own.Worker.Command, own.Worker.Kind = nil, KindAuto
 	}
+	own.Timeouts.Request = c.Tasks.Timeout // of the call that a task stands for
 	own.Worker.MaxCrashes, own.Worker.QuarantineAfter = 1000, 0
 	own.Recycle = Recycle{}
 }

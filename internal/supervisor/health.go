@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"preforkd/internal/config"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/metrics"
 )
@@ -91,7 +92,7 @@ func (s *Supervisor) presence() []presence {
 	pools := make([]presence, len(s.gen.pools))
 	index := map[string]int{}
 	for i, p := range s.gen.pools {
-		pools[i] = presence{pool: p.name, listens: len(p.cfg.Listen) > 0, size: p.size}
+		pools[i] = presence{pool: p.name, listens: len(p.cfg.Listen) > 0 || p.name == config.MainPool, size: p.size}
 		index[p.name] = i
 	}
 	for _, w := range s.byPID {

@@ -162,6 +162,7 @@ func (s *Supervisor) describe() admin.Status {
 		st.Listen = append(st.Listen, address)
 	}
 	st.Pools = s.describePools()
+	st.Tasks = s.describeTasks()
 	for i, l := range s.shared.board.LayerStates() {
 		st.Layers = append(st.Layers, admin.Layer{Name: scoreboard.LayerNames[i], Running: l.Running, Waiting: l.Waiting, Refused: l.Refused})
 	}

@@ -68,6 +68,7 @@ type worker struct {
 	listeners []stopper
 	leaving   atomic.Bool
 	rounds    rounds
+	tasks     tasks
 	alone     bool // nobody is left who could take connections
 
 	memoryUnknown bool // it has been said that it cannot be read
@@ -261,6 +262,7 @@ func (w *worker) handle(version string) {
 		Routes:         w.routes(),
 		Layers:         w.layers(),
 		Misplaced:      w.misplaced,
+		Tasks:          w.tasks.queue,
 	}
 	if w.cfg.Models.Control == config.ControlExplicit {
 		o.Control = w.order
@@ -288,6 +290,9 @@ func (w *worker) limit() int {
 
 // listen makes the HTTP server and its listeners.
 func (w *worker) listen(sockets []*activation.Socket, version string) error {
+	if err := w.openTasks(); err != nil {
+		return err
+	}
 	w.handle(version)
 	w.server = w.api.Server(api.ServerOptions{
 		MaxBody:        int(w.cfg.HTTP.MaxBody),
@@ -295,7 +300,7 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		RequestTimeout: w.cfg.Timeouts.Request,
 		MaxConnections: w.cfg.HTTP.MaxConnections,
 	})
-	if len(sockets) == 0 {
+	if len(sockets) == 0 && (w.manifest.Tasks == nil || !w.manifest.Tasks.Only) {
 		return errors.New("no listening socket was inherited")
 	}
 	w.conns = accept.NewPool(accept.Options{

@@ -133,3 +133,11 @@ func freePort() (int, error) {
 	defer ln.Close()
 	return ln.Addr().(*net.TCPAddr).Port, nil
 }
+
+// Open is Prepare for who finds others at work: the port stays, whoever has it at the moment.
+func Open(dir string) (Access, error) {
+	if a, err := Read(dir); !errors.Is(err, os.ErrNotExist) {
+		return a, err
+	}
+	return Prepare(dir)
+}

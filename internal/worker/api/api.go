@@ -16,6 +16,7 @@ import (
 	"preforkd/internal/worker/accept"
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
+	"preforkd/internal/worker/task"
 )
 
 // keepBytes is how large a buffer may be and still be kept for the next request. It
@@ -70,6 +71,8 @@ type Options struct {
 	// Misplaced is told, once for each route, that it is on the wrong layer: of which path, and
 	// why; nil: nobody is.
 	Misplaced func(path, why string)
+	// Tasks is the queue of background tasks; nil: there is none.
+	Tasks *task.Queue
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready is true until this worker leaves; nil: always.
