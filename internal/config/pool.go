@@ -188,7 +188,9 @@ func (g *loader) checkPools(c *Config) (warnings []string) {
 			has[a.same()] = fmt.Sprintf("%q in %s", a, key)
 		}
 		g.checkWorker(name, p)
-		warnings = append(warnings, timeoutWarnings(name, p)...)
+		if _, only := c.RunsTasks(name); !only { // what runs too long is given back
+			warnings = append(warnings, timeoutWarnings(name, p)...)
+		}
 		warnings = append(warnings, g.checkRoutes(name, p)...)
 	}
 	return warnings

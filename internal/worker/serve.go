@@ -34,9 +34,7 @@ func (w *worker) serve(ctx context.Context) error {
 	defer stopBeat()
 	defer alongside(w.conns.Run)()
 	defer alongside(w.api.Watch)()
-	if w.tasks.queue != nil {
-		defer alongside(w.keepTasks)()
-	}
+	defer alongside(w.keepTasks)()
 	w.measureMemory() // what a worker needs that has done nothing yet
 	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)

@@ -90,6 +90,9 @@ func (w *worker) modelNames() (names []string) {
 // keepTasks connects the queue, and says on the scoreboard how it is.
 func (w *worker) keepTasks(ctx context.Context) {
 	q := w.tasks.queue
+	if q == nil {
+		return
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := q.Run(ctx); err != nil {
