@@ -194,5 +194,3 @@ func (s *taskStorm) end() (again int) {
 		len(s.accepted), len(s.accepted), again, s.refused, s.longest.Round(time.Millisecond))
 	return again
 }
-
-func itoa(n int) string { return fmt.Sprint(n) }

@@ -37,16 +37,14 @@ const (
 // has that. A key that was used for the same request gives its id again, whatever has become of it;
 // fresh tells which it was.
 func (q *Queue) Submit(ctx context.Context, req *Request) (id ID, fresh bool, err error) {
-	r, err := q.get()
-	if err != nil {
-		return "", false, err
-	}
 	if why := q.full(); why != "" {
 		q.Counts.Refused.Add(1)
 		return "", false, fmt.Errorf("%w: %s", ErrUnavailable, why)
 	}
-	if r.models[req.Model] == nil {
-		return "", false, fmt.Errorf("%w: there is no queue for model %q yet: try again", ErrUnavailable, req.Model)
+	r, err := q.reachedFor(ctx, req.Model)
+	if err != nil {
+		q.Counts.Refused.Add(1)
+		return "", false, err
 	}
 	id = newID(req.Model, req.Low, req.Tenant, req.Key)
 	hash := req.hash()
@@ -79,6 +77,31 @@ func (q *Queue) Submit(ctx context.Context, req *Request) (id ID, fresh bool, er
 	q.Counts.Accepted.Add(1)
 	_ = r.nc.Publish(q.Prefix+".wake", nil)
 	return id, true, nil
+}
+
+// firstLimit is how long a submission waits for the queue to be reached at all: a worker that has just
+// started serves before it is.
+const firstLimit = 2 * time.Second
+
+// reachedFor returns what there is once the queue of a model was reached.
+func (q *Queue) reachedFor(ctx context.Context, name string) (*ready, error) {
+	for begun := time.Now(); ; {
+		r, err := q.get()
+		if err == nil && r.models[name] != nil {
+			return r, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%w: there is no queue for model %q yet: try again", ErrUnavailable, name)
+		}
+		if time.Since(begun) > firstLimit {
+			return nil, err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // hash tells requests apart.
