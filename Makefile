@@ -20,7 +20,7 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory lint fmt clean
+.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory bench-tasks lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ bench-overload: build ## measure batches, overload and what a bystander sees of 
 
 bench-memory: build ## measure the memory of large weights against peers; needs 12 GB of memory, 6 GB of disk
 	$(GO) run ./bench --only memory $(BENCHFLAGS)
+
+bench-tasks: build ## measure background tasks: accepted, begun, run, and who notices, about 5 minutes
+	$(GO) run ./bench --only tasks $(BENCHFLAGS)
 
 bench-upgrade: build ## measure upgrades and deaths of the supervisor, about 3 minutes
 	$(GO) run ./bench --only upgrade $(BENCHFLAGS)

@@ -36,6 +36,11 @@ func init() { // not a literal: runners print the names of all
 		{"memory-latency", "latency with one copy of the weights and with copies", true, memoryLatency},
 		{"memory-reload", "the most that a reload to changed weights takes, against peers", true, memoryReload},
 		{"memory-start", "from start to ready with 8 workers and a warm cache, against peers", true, memoryStart},
+		{"tasks-accept", "background tasks that are accepted in a second, beside plain queues on the same disk", true, tasksAccept},
+		{"tasks-latency", "how soon a background task begins on an idle service", true, tasksLatency},
+		{"tasks-through", "the same work directly and through background tasks", true, tasksThrough},
+		{"tasks-beside", "what requests notice of a full queue of background tasks", true, tasksBeside},
+		{"tasks-broker", "memory of the broker, and its way back with 100,000 tasks", true, tasksBroker},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

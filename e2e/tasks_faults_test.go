@@ -85,8 +85,7 @@ func TestTasksSurviveTheService(t *testing.T) {
 		for _, pid := range pids {
 			kill(t, pid, syscall.SIGKILL)
 		}
-		close(storm.stop)
-		storm.wg.Wait()
+		storm.halt()
 		accepted = append(accepted, storm.accepted...)
 		s.Wait()
 	}

@@ -106,9 +106,11 @@ func outcome(t testing.TB, url, id string) (status int, body string) {
 // state is how a task is.
 func state(t testing.TB, url, id string) (s ipc.TaskState) {
 	t.Helper()
-	_, text := demand(t, 200, "GET", url+"/tasks/"+id, "")
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		t.Fatal(err)
+	if err := testkit.Await(func() bool { // the queue may be on its way back
+		resp, text, err := exchange(t, "GET", url+"/tasks/"+id, "")
+		return err == nil && resp.StatusCode == 200 && json.Unmarshal([]byte(text), &s) == nil
+	}); err != nil {
+		t.Fatalf("how task %s is cannot be found out", id)
 	}
 	return s
 }
@@ -123,12 +125,15 @@ type taskStorm struct {
 	refused  int
 	longest  time.Duration // that an accepted one took
 	stop     chan struct{}
+	halt     func() // closes it and waits, once
 	wg       sync.WaitGroup
 }
 
 func stormTasks(t *testing.T, url string, clients int) *taskStorm {
 	t.Helper()
 	s := &taskStorm{t: t, url: url, stop: make(chan struct{})}
+	s.halt = sync.OnceFunc(func() { close(s.stop); s.wg.Wait() })
+	t.Cleanup(s.halt)
 	for c := range clients {
 		s.wg.Go(func() {
 			for i := 0; ; i++ {
@@ -182,8 +187,7 @@ func (s *taskStorm) more(n int) {
 // end ends the storm and counts; it returns how many runs there were beyond one for each task.
 func (s *taskStorm) end() (again int) {
 	s.t.Helper()
-	close(s.stop)
-	s.wg.Wait()
+	s.halt()
 	for _, id := range s.accepted {
 		if status, body := outcome(s.t, s.url, id); status != 200 || !strings.HasPrefix(body, predicted) {
 			s.t.Errorf("task %s: status %d: %.200s", id, status, body)

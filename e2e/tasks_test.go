@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"preforkd/internal/testkit"
+	"preforkd/internal/testkit/cluster"
 )
 
 // TestTasks has every form of a task: its result is what the direct call answers.
@@ -152,29 +153,42 @@ func TestTasksKeyOfManyClients(t *testing.T) {
 	}
 }
 
-// TestTasksOnly has a service that answers and one that runs tasks, by one queue.
-func TestTasksOnly(t *testing.T) {
-	b := testkit.StartBroker(t, t.TempDir())
-	_ = b
+// TestTasksInWorkers: without a pool of their own the workers that answer run them.
+func TestTasksInWorkers(t *testing.T) {
 	s, socket := tasking(t, testkit.Options{Workers: 1, Set: []string{"tasks.in_workers=true", "tasks.workers=0"}})
 	if status, body := outcome(t, s.URL, submitted(t, s.URL, "digits", features)); status != 200 {
 		t.Errorf("status %d: %s", status, body)
 	}
-	for i, p := range status1(t, socket).Pools {
-		if i > 0 {
-			t.Errorf("there is a pool %s", p.Name)
-		}
+	if st := status1(t, socket); len(st.Pools) != 1 {
+		t.Errorf("pools: %+v", st.Pools)
 	}
-	only := testkit.Launch(t, testkit.Options{Bare: true, Set: append(taskSettings(t.TempDir()), "tasks.only=true", "workers=1")})
-	only.Await("READY=1")
 }
 
-// TestTasksWaitFor: cancellation of what runs, and long polls.
+// TestTasksOnAnotherMachine has a service that answers, one that runs tasks and answers nobody, and a
+// cluster between them, one server of which dies.
+func TestTasksOnAnotherMachine(t *testing.T) {
+	c := cluster.Start(t, "")
+	set := []string{"tasks.enabled=true", "tasks.url=" + c.URL, "tasks.prefix=e2e"}
+	s, socket := reloadable(t, testkit.Options{Workers: 1, Set: append(set, "tasks.workers=0")})
+	storm := stormTasks(t, s.URL, 2)
+	storm.more(5)
+	only := testkit.Launch(t, testkit.Options{Bare: true, Set: append(set, "tasks.only=true", "workers=1")})
+	only.Await("READY=1")
+	storm.more(20)
+	c.Kill()
+	storm.more(20)
+	storm.end()
+	if st := status1(t, socket); st.Tasks.PID != 0 || !st.Tasks.Up {
+		t.Errorf("%+v", st.Tasks)
+	}
+}
+
+// TestTasksAreCancelled cancels tasks that wait and one that runs.
 func TestTasksAreCancelled(t *testing.T) {
 	s, _ := tasking(t, testkit.Options{Workers: 1})
-	slow := string(slowBody(t, 2000))
+	slow := string(slowBody(t, 20000))
 	var ids []string
-	for i := range 20 {
+	for i := range 4 {
 		ids = append(ids, submitted(t, s.URL, "digits-forest", slow, "Idempotency-Key", fmt.Sprint(i)))
 	}
 	for _, id := range ids {

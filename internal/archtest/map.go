@@ -77,6 +77,8 @@ var rooms = map[string]room{
 	"internal/testkit":        {6, tests, false},
 	"internal/testkit/box":    {6, tests, false},
 	"internal/testkit/digits": {6, tests, false},
+
+	"internal/testkit/cluster": {6, tests, false},
 	"e2e":                     {7, tests, false},
 }
 
@@ -100,7 +102,7 @@ var fences = []struct {
 	{"github.com/goccy/go-yaml", []string{"internal/config"}},
 	{"github.com/alecthomas/participle/v2", []string{"internal/supervisor/pbtxt"}},
 	{"github.com/prometheus", []string{"internal/supervisor/metrics"}},
-	{"github.com/nats-io", []string{"internal/broker", "internal/worker/task"}},
+	{"github.com/nats-io", []string{"internal/broker", "internal/worker/task", "internal/testkit/cluster"}},
 	{"k8s.io", nil}, // tests only
 	{"sigs.k8s.io", nil},
 	{"github.com/getkin/kin-openapi", nil},

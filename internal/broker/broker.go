@@ -114,7 +114,6 @@ func (b *broker) room() error {
 	if b.MaxStore > 0 {
 		b.limit = min(b.limit, b.MaxStore)
 	}
-	b.limit = max(b.limit, 1<<20) // 0 would be the server's own choice
 	return nil
 }
 
@@ -162,7 +161,7 @@ func (b *broker) open(ctx context.Context) error {
 
 func (b *broker) start(ctx context.Context) (err error) {
 	b.engine, err = startEngine(ctx, engineOptions{
-		dir: filepath.Join(b.Dir, queueDir), port: b.access.Port, limit: b.limit, sync: b.Sync, gate: b.gate, log: b.Log, state: b.said.Load,
+		dir: filepath.Join(b.Dir, queueDir), port: b.access.Port, sync: b.Sync, gate: b.gate, log: b.Log, state: b.said.Load,
 	})
 	return err
 }

@@ -25,6 +25,9 @@ const account = "$G"
 const (
 	// maxMessage is the largest message: a result in parts needs less.
 	maxMessage = 8 << 20
+	// noLimit is the server's own: streams reserve what they may take, and beyond a limit they
+	// could not be made, or found again when the disk has become fuller. The watchdog keeps to ours.
+	noLimit = 1 << 60
 	// bootLimit is how long the server may take to read its store.
 	bootLimit = 2 * time.Minute
 	// canaryStream and canarySubject are what the watchdog writes to.
@@ -36,7 +39,6 @@ const (
 type engineOptions struct {
 	dir   string
 	port  int
-	limit uint64
 	sync  time.Duration
 	gate  *gate
 	log   *slog.Logger
@@ -54,7 +56,7 @@ type engine struct {
 func startEngine(ctx context.Context, o engineOptions) (*engine, error) {
 	opts := &server.Options{
 		ServerName: "preforkd", Host: "127.0.0.1", Port: o.port, NoSigs: true, NoSystemAccount: true,
-		JetStream: true, StoreDir: o.dir, JetStreamMaxStore: int64(o.limit), JetStreamMaxMemory: 16 << 20, DisableJetStreamBanner: true,
+		JetStream: true, StoreDir: o.dir, JetStreamMaxStore: noLimit, JetStreamMaxMemory: 16 << 20, DisableJetStreamBanner: true,
 		SyncAlways: o.sync == 0, SyncInterval: o.sync, MaxPayload: maxMessage, CustomClientAuthentication: o.gate,
 	}
 	if o.sync == 0 {

@@ -79,8 +79,12 @@ func (b *broker) write(ctx context.Context, short bool) error {
 	return nil
 }
 
-// short says that the disk has less room than the reserve; empty: it has more.
+// short says that the disk has less room than the reserve, or that as much is stored as may be;
+// empty: there is room.
 func (b *broker) short() string {
+	if used := b.engine.used(); used >= b.limit {
+		return fmt.Sprintf("%d MiB of tasks and results are stored, and %d MiB may be (tasks.max_store, and three quarters of the disk)", used>>20, b.limit>>20)
+	}
 	space, err := store.SpaceOf(b.Dir)
 	if err != nil || space.Free >= b.Reserve {
 		return ""

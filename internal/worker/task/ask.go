@@ -12,7 +12,7 @@ import (
 
 // Get returns how a task is: ErrUnknown if there is none, ErrGone if its outcome has expired.
 func (q *Queue) Get(ctx context.Context, id ID) (View, error) {
-	r, err := q.get()
+	r, err := q.first(ctx, "")
 	if err != nil {
 		return View{}, err
 	}
@@ -76,7 +76,7 @@ func (q *Queue) expire(ctx context.Context, r *ready, id ID, v version, of meta)
 
 // Wait is Get that waits until the task has ended, or for that long.
 func (q *Queue) Wait(ctx context.Context, id ID, limit time.Duration) (View, error) {
-	r, err := q.get()
+	r, err := q.first(ctx, "")
 	if err != nil {
 		return View{}, err
 	}
@@ -113,7 +113,7 @@ func (q *Queue) Body(ctx context.Context, res *Result) ([]byte, error) {
 	if res.Object == "" {
 		return res.Body, nil
 	}
-	r, err := q.get()
+	r, err := q.first(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (q *Queue) Body(ctx context.Context, res *Result) ([]byte, error) {
 
 // List returns tasks of a model, or of all, the latest first, at most so many.
 func (q *Queue) List(ctx context.Context, model string, most int) ([]View, error) {
-	r, err := q.get()
+	r, err := q.first(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func subjects(ctx context.Context, s jetstream.Stream, prefix, token string, ids
 // Cancel ends a task. One that waits is gone at once; one that runs is told to stop. ErrDone: it
 // has ended.
 func (q *Queue) Cancel(ctx context.Context, id ID) (View, error) {
-	r, err := q.get()
+	r, err := q.first(ctx, "")
 	if err != nil {
 		return View{}, err
 	}

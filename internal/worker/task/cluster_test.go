@@ -2,17 +2,12 @@ package task
 
 import (
 	"context"
-	"fmt"
-	"net"
-	"net/url"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-
 	"preforkd/internal/testkit"
+	"preforkd/internal/testkit/cluster"
 )
 
 // service is a queue's server, or several of them, for tests.
@@ -25,7 +20,7 @@ type service struct {
 // onBoth runs a test on this machine's broker, and on a cluster.
 func onBoth(t *testing.T, test func(t *testing.T, s *service)) {
 	t.Run("broker", func(t *testing.T) { test(t, single(t)) })
-	t.Run("cluster", func(t *testing.T) { test(t, cluster(t)) })
+	t.Run("cluster", func(t *testing.T) { test(t, clustered(t)) })
 }
 
 func single(t *testing.T) *service {
@@ -41,72 +36,12 @@ func single(t *testing.T) *service {
 	}
 }
 
-func freePorts(t *testing.T, n int) (ports []int) {
+// clustered is three servers that keep everything three times.
+func clustered(t *testing.T) *service {
 	t.Helper()
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}
-
-// cluster starts three servers that keep everything three times.
-func cluster(t *testing.T) *service {
-	t.Helper()
-	const nodes, token = 3, "a-token-of-this-test"
-	ports := freePorts(t, 2*nodes)
-	var routes []*url.URL
-	var urls []string
-	for i := range nodes {
-		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[nodes+i])})
-		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", ports[i]))
-	}
-	servers := make([]*server.Server, nodes)
-	for i := range nodes {
-		o := &server.Options{
-			ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: ports[i], NoSigs: true, NoLog: true, Authorization: token,
-			JetStream: true, StoreDir: t.TempDir(), SyncAlways: true, MaxPayload: 1 << 20, Routes: routes,
-			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[nodes+i]},
-		}
-		s, err := server.NewServer(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		go s.Start()
-		servers[i] = s
-		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	}
-	if err := testkit.Await(func() bool {
-		for _, s := range servers {
-			if s.JetStreamIsLeader() {
-				return s.ReadyForConnections(time.Second) && len(s.JetStreamClusterPeers()) == nodes
-			}
-		}
-		return false
-	}); err != nil {
-		t.Fatal(err)
-	}
-	killed := false
-	return &service{
-		options: Options{URL: strings.Join(urls, ","), Token: token, Replicas: nodes},
-		interrupt: func() {
-			if killed { // one of three
-				return
-			}
-			killed = true
-			for _, s := range servers {
-				if s.JetStreamIsLeader() { // the one that hurts most
-					s.Shutdown()
-					s.WaitForShutdown()
-					return
-				}
-			}
-		},
-	}
+	const token = "a-token-of-this-test"
+	c := cluster.Start(t, token)
+	return &service{options: Options{URL: c.URL, Token: token, Replicas: cluster.Nodes}, interrupt: c.Kill}
 }
 
 // open returns a queue that has been reached, for the model m.

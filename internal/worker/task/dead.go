@@ -22,7 +22,7 @@ func jsonText(v any) (string, error) {
 // Parked returns the tasks that are kept because they ended their workers, or failed as often as
 // they may, at most so many.
 func (q *Queue) Parked(ctx context.Context, most int) ([]View, error) {
-	r, err := q.get()
+	r, err := q.first(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (q *Queue) Parked(ctx context.Context, most int) ([]View, error) {
 
 // Retry has a parked task run again, from the beginning and under the same id.
 func (q *Queue) Retry(ctx context.Context, id ID) error {
-	r, err := q.get()
+	r, err := q.first(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (q *Queue) Retry(ctx context.Context, id ID) error {
 // Abandon ends the tasks of models that nobody serves any more, with the reason. It is for a queue
 // that no other machine has.
 func (q *Queue) Abandon(ctx context.Context, served func(model string) bool) error {
-	r, err := q.get()
+	r, err := q.first(ctx, "")
 	if err != nil {
 		return err
 	}

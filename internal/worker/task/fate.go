@@ -212,7 +212,7 @@ type Returned struct {
 // Return gives a task back to the queue at once, for its worker, which has ended in it. One that has
 // ended too many is parked.
 func (q *Queue) Return(ctx context.Context, t Returned) error {
-	have, err := q.get()
+	have, err := q.first(ctx, "")
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ func TestID(t *testing.T) {
 			t.Errorf("%q: id %s is no subject", model, id)
 		}
 	}
-	if newID("m", false, "", "") == newID("m", false, "", "") {
+	if first := newID("m", false, "", ""); first == newID("m", false, "", "") {
 		t.Error("two have one id")
 	}
 	one := newID("m", false, "t", "key")

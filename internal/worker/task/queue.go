@@ -68,7 +68,9 @@ type Queue struct {
 
 	concluded func(id ID) // a test is told that a record is terminal, and its message not acknowledged yet
 
-	mu      sync.Mutex // guards the fields below
+	mu      sync.Mutex      // guards the fields below
+	link    context.Context // ends when the connection does
+	unlink  context.CancelFunc
 	models  []string
 	cancels map[ID]context.CancelCauseFunc // of tasks that run here
 	wakers  map[chan struct{}]bool         // of runners
@@ -114,7 +116,8 @@ func New(o Options) *Queue {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Queue{Options: o, cancels: map[ID]context.CancelCauseFunc{}, wakers: map[chan struct{}]bool{}, changed: make(chan struct{}, 1)}
+	link, unlink := context.WithCancel(context.Background())
+	return &Queue{Options: o, link: link, unlink: unlink, cancels: map[ID]context.CancelCauseFunc{}, wakers: map[chan struct{}]bool{}, changed: make(chan struct{}, 1)}
 }
 
 // Serve says for which models there are queues; a later call may name others.
@@ -175,6 +178,7 @@ func (q *Queue) options() []nats.Option {
 		nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectJitter(20*time.Millisecond, 100*time.Millisecond), nats.Timeout(2 * time.Second),
 		nats.ConnectHandler(func(*nats.Conn) { q.reached() }), nats.ReconnectHandler(func(*nats.Conn) { q.reached() }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			q.dropped()
 			if err != nil {
 				q.Log.Info("task queue out of reach; trying again", "url", q.URL, "err", err)
 			}
@@ -195,6 +199,24 @@ func (q *Queue) options() []nats.Option {
 		opts = append(opts, nats.Secure(q.TLS))
 	}
 	return opts
+}
+
+// dropped ends what waits for an answer that the connection will not bring.
+func (q *Queue) dropped() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.unlink()
+	q.link, q.unlink = context.WithCancel(context.Background())
+}
+
+// linked returns a context that ends with ctx, after limit, or with the connection.
+func (q *Queue) linked(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	q.mu.Lock()
+	link := q.link
+	q.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	stop := context.AfterFunc(link, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // reached has Run look at everything again: another broker may answer.
@@ -251,6 +273,31 @@ func (q *Queue) get() (*ready, error) {
 		return r, nil
 	}
 	return nil, fmt.Errorf("%w: the queue has not been reached yet: try again", ErrUnavailable)
+}
+
+// firstLimit is how long who asks waits for the queue to be reached at all: a worker that has just
+// started serves before it is.
+const firstLimit = 2 * time.Second
+
+// first is get for who may wait; name is the model whose queue is needed, empty: none.
+func (q *Queue) first(ctx context.Context, name string) (*ready, error) {
+	for begun := time.Now(); ; {
+		r, err := q.get()
+		if err == nil && (name == "" || r.models[name] != nil) {
+			return r, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%w: there is no queue for model %q yet: try again", ErrUnavailable, name)
+		}
+		if time.Since(begun) > firstLimit {
+			return nil, err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // Reached tells whether the queue answers, as far as this process knows.

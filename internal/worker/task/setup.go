@@ -24,7 +24,7 @@ func (q *Queue) setUp(ctx context.Context, nc *nats.Conn, js jetstream.JetStream
 	q.mu.Lock()
 	names := q.models
 	q.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, setupLimit)
+	ctx, cancel := q.linked(ctx, setupLimit)
 	defer cancel()
 	r := &ready{nc: nc, js: js, models: map[string]*model{}}
 	var err error

@@ -47,7 +47,7 @@ const callLimit = 2 * time.Second
 
 // read returns the record of id, as far as there is one.
 func (r *ready) read(ctx context.Context, q *Queue, id ID) (v version, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	ctx, cancel := q.linked(ctx, callLimit)
 	defer cancel()
 	m, err := r.records.GetLastMsgForSubject(ctx, q.recordSubject(id))
 	switch {
@@ -84,7 +84,7 @@ func (r *ready) write(ctx context.Context, q *Queue, id ID, v version, next Reco
 	default: // its message cannot outlast that
 		opts = append(opts, jetstream.WithMsgTTL(q.MaxWait+q.MaxRun+q.ResultTTL))
 	}
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	ctx, cancel := q.linked(ctx, callLimit)
 	defer cancel()
 	ack, err := r.js.Publish(ctx, q.recordSubject(id), data, opts...)
 	switch {

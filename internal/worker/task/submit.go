@@ -41,7 +41,7 @@ func (q *Queue) Submit(ctx context.Context, req *Request) (id ID, fresh bool, er
 		q.Counts.Refused.Add(1)
 		return "", false, fmt.Errorf("%w: %s", ErrUnavailable, why)
 	}
-	r, err := q.reachedFor(ctx, req.Model)
+	r, err := q.first(ctx, req.Model)
 	if err != nil {
 		q.Counts.Refused.Add(1)
 		return "", false, err
@@ -59,8 +59,7 @@ func (q *Queue) Submit(ctx context.Context, req *Request) (id ID, fresh bool, er
 	}
 	dup, err := q.publish(ctx, r, id, msg)
 	if err == nil && dup && req.Key != "" {
-		known, err := q.compare(ctx, r, id, hash)
-		if known || err != nil {
+		if known, err := q.compare(ctx, r, id, hash); known || err != nil {
 			return id, false, err
 		}
 		// One before it, of which nothing is left, is younger than what the queue remembers of ids.
@@ -77,31 +76,6 @@ func (q *Queue) Submit(ctx context.Context, req *Request) (id ID, fresh bool, er
 	q.Counts.Accepted.Add(1)
 	_ = r.nc.Publish(q.Prefix+".wake", nil)
 	return id, true, nil
-}
-
-// firstLimit is how long a submission waits for the queue to be reached at all: a worker that has just
-// started serves before it is.
-const firstLimit = 2 * time.Second
-
-// reachedFor returns what there is once the queue of a model was reached.
-func (q *Queue) reachedFor(ctx context.Context, name string) (*ready, error) {
-	for begun := time.Now(); ; {
-		r, err := q.get()
-		if err == nil && r.models[name] != nil {
-			return r, nil
-		}
-		if err == nil {
-			err = fmt.Errorf("%w: there is no queue for model %q yet: try again", ErrUnavailable, name)
-		}
-		if time.Since(begun) > firstLimit {
-			return nil, err
-		}
-		select {
-		case <-time.After(5 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
 }
 
 // hash tells requests apart.
@@ -173,7 +147,7 @@ func (q *Queue) publish(ctx context.Context, r *ready, id ID, msg *nats.Msg) (du
 	defer cancel()
 	stream := q.streamOf(id.Model())
 	for {
-		attempt, end := context.WithTimeout(ctx, attemptLimit)
+		attempt, end := q.linked(ctx, attemptLimit)
 		var ack *jetstream.PubAck
 		ack, err = r.js.PublishMsg(attempt, msg, jetstream.WithExpectStream(stream), jetstream.WithRetryAttempts(0))
 		end()
