@@ -138,6 +138,7 @@ func (s *Supervisor) adoptWorkers() (serving int) {
 
 // settleRow frees the row of a process that has ended, or never was.
 func (s *Supervisor) settleRow(row *scoreboard.Row, pid int) {
+	s.foundTask(row)
 	exit := row.Exit()
 	if exit == scoreboard.ExitNone && pid != 0 {
 		exit = scoreboard.ExitUnknown

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"preforkd/internal/ipc"
+	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/slot"
 )
@@ -39,10 +40,29 @@ func (s *Supervisor) lostTask(w *worker) {
 	if n := len(lines); n > 5 {
 		lines = lines[n-5:]
 	}
-	t := ipc.TaskReturn{ID: id, Ack: ack, Why: why, Lines: slices.Clone(lines), Blame: w.reason.Charged() && (!w.exit.Killed() || w.exit.OOM || w.killed)}
+	t := ipc.TaskReturn{ID: id, Ack: ack, Why: why, Lines: slices.Clone(lines), Blame: w.endedByTask()}
 	s.log.Warn("worker ended in the middle of a task", "pool", w.slot.pool.name, "slot", w.slot.index, "task", id, "exit", w.exit.String())
 	s.returns = append(s.returns, t)
 	s.returnTasks()
+}
+
+// endedByTask tells whether w was ended by what it did: not by somebody's KILL, and not because it
+// was to leave and did not.
+func (w *worker) endedByTask() bool {
+	switch w.reason {
+	case slot.Crash:
+		return !w.exit.Killed()
+	case slot.Memory, slot.Hung, slot.Stuck:
+		return true
+	}
+	return false
+}
+
+// foundTask notes the task of a worker whose end nobody has watched.
+func (s *Supervisor) foundTask(row *scoreboard.Row) {
+	if id, ack, ok := row.Running.Task(); ok && len(s.returns) < mostReturns {
+		s.returns = append(s.returns, ipc.TaskReturn{ID: id, Ack: ack, Why: "it ended while no supervisor watched"})
+	}
 }
 
 // returnTasks hands what is to be returned to the lowest worker that is ready.

@@ -19,11 +19,17 @@ func (q *Queue) eventSubject(id ID) string  { return q.Prefix + ".ev." + string(
 // streamOf is the name of the stream of a model's tasks.
 func (q *Queue) streamOf(model string) string { return q.Prefix + "_tasks_" + encode(model) }
 
+// leastPayload is what the servers have to take: a message, and its headers.
+const leastPayload = 1 << 20
+
 // setUp makes all streams and consumers, or finds that they are there.
 func (q *Queue) setUp(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) error {
 	q.mu.Lock()
 	names := q.models
 	q.mu.Unlock()
+	if most := nc.MaxPayload(); nc.IsConnected() && most < leastPayload {
+		return fmt.Errorf("its servers take messages of %d bytes, %d are needed: raise max_payload", most, leastPayload)
+	}
 	ctx, cancel := q.linked(ctx, setupLimit)
 	defer cancel()
 	r := &ready{nc: nc, js: js, models: map[string]*model{}}
