@@ -23,18 +23,30 @@ const (
 	taskRows  = 400
 )
 
-// taskStage starts preforkd with background tasks and more settings of the section tasks.
-func taskStage(ctx context.Context, l *lab, more string) (*stage, error) {
-	s := &stage{c: &ourselves}
+// taskStage starts preforkd with background tasks and so many workers that run them.
+func taskStage(ctx context.Context, l *lab, runners int) (*stage, error) {
+	s := &stage{c: &ourselves, more: runners}
 	store, err := os.MkdirTemp(l.dir, "tasks-")
 	if err != nil {
 		return nil, err
 	}
-	s.settings = fmt.Sprintf("ops: {listen: \"off\"}\ntasks: {enabled: true, allow_memory: true, store: %s, max_tasks: 1000000, max_bytes: 8GiB%s}", store, more)
+	s.settings = fmt.Sprintf("ops: {listen: \"off\"}\ntasks: {enabled: true, allow_memory: true, store: %s, max_tasks: 1000000, max_bytes: 8GiB, workers: %d}", store, runners)
 	if err := l.begin(ctx, s); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(store))
 	}
-	return s, nil
+	for { // the queue is there a moment after the service
+		st, err := s.status(ctx)
+		if err == nil && st.Tasks != nil && st.Tasks.Up && st.Tasks.Said > 0 {
+			return s, nil
+		}
+		if err == nil {
+			err = rest(ctx, 20*time.Millisecond)
+		}
+		if err != nil {
+			s.end()
+			return nil, err
+		}
+	}
 }
 
 // rowsOf is a request of n rows to /predict.
@@ -94,7 +106,7 @@ func (s *stage) awaitTask(ctx context.Context, id string) (t ipc.TaskState, err 
 
 // tasksLatency submits one task after the other to a service that has nothing else to do.
 func tasksLatency(ctx context.Context, l *lab) (*result, error) {
-	s, err := taskStage(ctx, l, "")
+	s, err := taskStage(ctx, l, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +136,7 @@ func tasksLatency(ctx context.Context, l *lab) (*result, error) {
 
 // tasksThrough has the same work done directly and through tasks, by as many workers.
 func tasksThrough(ctx context.Context, l *lab) (*result, error) {
-	s, err := taskStage(ctx, l, ", workers: 1")
+	s, err := taskStage(ctx, l, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +209,7 @@ func (s *stage) drain(ctx context.Context, n int, body []byte) (perSecond float6
 
 // tasksBeside measures those who wait for an answer, with an empty queue of tasks and with a full one.
 func tasksBeside(ctx context.Context, l *lab) (*result, error) {
-	s, err := taskStage(ctx, l, ", workers: 1")
+	s, err := taskStage(ctx, l, 1)
 	if err != nil {
 		return nil, err
 	}

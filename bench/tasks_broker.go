@@ -18,7 +18,7 @@ import (
 
 // tasksBroker weighs an idle broker, and times its way back with many tasks.
 func tasksBroker(ctx context.Context, l *lab) (*result, error) {
-	s, err := taskStage(ctx, l, ", workers: 0")
+	s, err := taskStage(ctx, l, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (s *stage) restartBroker(ctx context.Context) (time.Duration, error) {
 // tasksAccept compares how many tasks a second are accepted, each brought to the disk, with plain
 // queues on the same disk.
 func tasksAccept(ctx context.Context, l *lab) (*result, error) {
-	s, err := taskStage(ctx, l, ", workers: 0")
+	s, err := taskStage(ctx, l, 0)
 	if err != nil {
 		return nil, err
 	}

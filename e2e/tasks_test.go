@@ -18,7 +18,7 @@ import (
 func TestTasks(t *testing.T) {
 	s, socket := tasking(t, testkit.Options{Ops: "127.0.0.1:0"})
 	infer := string(slowBody(t, 1))
-	rows := strings.Repeat(`[`+strings.Repeat("1,", 63)+"1],", 20000)
+	rows := strings.Repeat(`[`+strings.Repeat("1,", 63)+"1],", 8000)
 	large := `{"features":[` + rows[:len(rows)-1] + `]}` // more than a message holds, and so is its result
 	pixels := make([]byte, 0, 256)
 	for i := range 64 {

@@ -79,7 +79,7 @@ var rooms = map[string]room{
 	"internal/testkit/digits": {6, tests, false},
 
 	"internal/testkit/cluster": {6, tests, false},
-	"e2e":                     {7, tests, false},
+	"e2e":                      {7, tests, false},
 }
 
 // outside are folders of programs that stand beside the map: they may use any of its

@@ -108,14 +108,14 @@ const (
 	taskCount = 500 * time.Millisecond
 	taskAsk   = 2 * time.Second
 	// taskAbandon is how often one looks for tasks of models that are gone.
-	taskAbandon = 10 * time.Second
+	taskAbandon = 3 * time.Second
 )
 
 func (w *worker) countTasks(ctx context.Context) {
 	ticker := time.NewTicker(taskCount)
 	defer ticker.Stop()
 	var told [7]uint64
-	abandon := time.Now().Add(taskAbandon)
+	abandon := time.Now()
 	for {
 		select {
 		case <-ticker.C:
