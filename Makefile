@@ -20,7 +20,7 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT     := $(GO) run mvdan.cc/gofumpt@v0.12.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory bench-io bench-helpers bench-balance lint fmt clean
+.PHONY: help run build engine install uninstall deb test e2e test-upgrade test-clients bench-service soak fuzz bench bench-inference bench-reload bench-picture bench-operate bench-upgrade bench-overload bench-memory bench-io bench-helpers bench-balance bench-tasks lint fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,11 +35,12 @@ engine: ## fetch the engine's library, once (ONNXRUNTIME=/path/libonnxruntime.so
 	@scripts/fetch-onnxruntime.sh
 	@if [ -z "$$ONNXRUNTIME" ]; then mkdir -p bin && ln -sf ../.cache/onnxruntime/1.24.3/libonnxruntime.so.1 bin/libonnxruntime.so.1; fi
 
-build: engine ## build bin/preforkd, -anchor, -worker and -bench
+build: engine ## build bin/preforkd, -anchor, -worker, -broker and -bench
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd ./cmd/supervisor
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-anchor ./cmd/anchor
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-bench ./cmd/bench
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-broker ./cmd/broker
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/preforkd-worker ./cmd/worker
 
 install: build ## install below PREFIX (/usr/local): programs, library, systemd units, configuration
@@ -103,6 +104,9 @@ bench-helpers: build ## measure helpers around a model beside FastAPI, and the h
 
 bench-balance: build ## measure the common queue of workers against peers, about 25 minutes
 	$(GO) run ./bench --only balance,balance-mixed,balance-waits $(BENCHFLAGS)
+
+bench-tasks: build ## measure background tasks: accepted, begun, run, and who notices, about 5 minutes
+	$(GO) run ./bench --only tasks $(BENCHFLAGS)
 
 bench-upgrade: build ## measure upgrades and deaths of the supervisor, about 3 minutes
 	$(GO) run ./bench --only upgrade $(BENCHFLAGS)

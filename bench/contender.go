@@ -63,6 +63,7 @@ type stage struct {
 	dir        string
 	port       int
 	server     *proc.Proc
+	more       int                          // workers beyond those that answer
 	settings   string                       // more of preforkd's configuration
 	onLine     func(line string, at *stage) // of progress of preforkd's reload; what a version does then
 	onProgress func(line string)            // the same, to take the time
@@ -132,7 +133,7 @@ func (s *stage) whole(old []int) error {
 	if err != nil {
 		return err
 	}
-	if len(now) != workersEach || slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) }) {
+	if len(now) != workersEach+s.more || slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) }) {
 		return fmt.Errorf("workers are %v", now)
 	}
 	if s.c.ready != nil {

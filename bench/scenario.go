@@ -43,6 +43,11 @@ func init() { // not a literal: runners print the names of all
 		{"io-features", "a model whose row is in Redis, against a round trip and a direct call", true, ioFeatures},
 		{"helpers-image", "a picture through Python helpers and a model, and the same work in FastAPI", true, helpersImage},
 		{"helpers-hop", "CPU time of the hop to a helper, beyond the helper's own", true, helpersHop},
+		{"tasks-accept", "background tasks that are accepted in a second, beside plain queues on the same disk", true, tasksAccept},
+		{"tasks-latency", "how soon a background task begins on an idle service", true, tasksLatency},
+		{"tasks-through", "the same work directly and through background tasks", true, tasksThrough},
+		{"tasks-beside", "what requests notice of a full queue of background tasks", true, tasksBeside},
+		{"tasks-broker", "memory of the broker, and its way back with 100,000 tasks", true, tasksBroker},
 		{"overhead", "what the accept wrapper and the scoreboard cost", true, overhead},
 	}
 }

@@ -65,8 +65,8 @@ func TestKubernetes(t *testing.T) {
 	service := manifest[corev1.Service](t, "service.yaml", "v1 Service")
 	budget := manifest[policyv1.PodDisruptionBudget](t, "poddisruptionbudget.yaml", "policy/v1 PodDisruptionBudget")
 	files, err := os.ReadDir(filepath.Join(testkit.Root(t), "deploy", "kubernetes"))
-	if err != nil || len(files) != 3 {
-		t.Errorf("%d files, three are looked at: %v", len(files), err)
+	if err != nil || len(files) != 6 {
+		t.Errorf("%d files, six are looked at, here and in TestKubernetesScaling: %v", len(files), err)
 	}
 
 	template := deployment.Spec.Template

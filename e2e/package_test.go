@@ -88,6 +88,7 @@ func TestPackage(t *testing.T) {
 		`-rwxr-xr-x root/root .* \./usr/bin/preforkd-anchor`,
 		`-rwxr-xr-x root/root .* \./usr/bin/preforkd-worker`,
 		`-rwxr-xr-x root/root .* \./usr/bin/preforkd-bench`,
+		`-rwxr-xr-x root/root .* \./usr/bin/preforkd-broker`,
 		`-rw-r--r-- root/root .* \./usr/lib/preforkd/libonnxruntime\.so\.1`,
 		`-rw-r--r-- root/root .* \./etc/preforkd/preforkd\.yaml`,
 		`-rw-r--r-- root/root .* \./usr/share/doc/preforkd/NOTICE`,

@@ -35,12 +35,12 @@ put() {
 library=$programs/libonnxruntime.so.1
 [ -e "$library" ] || library=${ONNXRUNTIME:-$library}
 if [ "$verb" = install ]; then
-	for file in "$programs/preforkd" "$programs/preforkd-anchor" "$programs/preforkd-worker" "$programs/preforkd-bench" "$library"; do
+	for file in "$programs/preforkd" "$programs/preforkd-anchor" "$programs/preforkd-worker" "$programs/preforkd-bench" "$programs/preforkd-broker" "$library"; do
 		[ -f "$file" ] || fail "$file: no such file" "make build"
 	done
 fi
 
-for name in preforkd preforkd-anchor preforkd-worker preforkd-bench; do
+for name in preforkd preforkd-anchor preforkd-worker preforkd-bench preforkd-broker; do
 	put 755 "$programs/$name" "$prefix/bin/$name"
 done
 put 644 "$library" "$prefix/lib/preforkd/libonnxruntime.so.1"

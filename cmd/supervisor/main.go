@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			scaleCommand(out),
 			restartCommand(out),
 			modelsCommand(out),
+			tasksCommand(out),
 			planCommand(out),
 			labCommand(),
 			statusCommand(out),
@@ -98,6 +99,7 @@ func settingFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "listen", Usage: "`ADDRESS` as 127.0.0.1:8000, unix:/path or fd:NAME; may be repeated"},
 		&cli.StringFlag{Name: "workers", Aliases: []string{"w"}, Usage: "number of workers, or auto: `N`"},
 		&cli.StringFlag{Name: "models", Usage: "serve the models in `DIR`"},
+		&cli.BoolFlag{Name: "tasks-only", Usage: "run background tasks and answer nobody, as tasks.only does"},
 		&cli.StringSliceFlag{Name: "set", Usage: "any setting: `KEY=VALUE`, as log.level=debug; may be repeated"},
 	}
 }
@@ -119,6 +121,11 @@ func loadSettings(c *cli.Context) (*config.Loaded, error) {
 	for _, key := range []string{"workers", "models"} {
 		if c.IsSet(key) {
 			src.Flags = append(src.Flags, config.Flag{Name: "--" + key, Key: key, Value: c.String(key)})
+		}
+	}
+	if c.Bool("tasks-only") {
+		for _, key := range []string{"tasks.enabled", "tasks.only"} {
+			src.Flags = append(src.Flags, config.Flag{Name: "--tasks-only", Key: key, Value: "true"})
 		}
 	}
 	for _, pair := range c.StringSlice("set") {

@@ -49,7 +49,7 @@ func scaleCommand(out io.Writer) *cli.Command {
 }
 
 // withOperands are commands whose operands may stand before their flags, and be negative.
-var withOperands = [][]string{{"scale"}, {"restart"}, {"rollback"}, {"upgrade"}, {"models", "release"}, {"models", "load"}, {"models", "unload"}, {"models", "prepare"}}
+var withOperands = [][]string{{"scale"}, {"restart"}, {"rollback"}, {"upgrade"}, {"models", "release"}, {"models", "load"}, {"models", "unload"}, {"models", "prepare"}, {"tasks", "show"}, {"tasks", "cancel"}, {"tasks", "retry"}}
 
 // takesValue are the flags of these commands whose value may be an argument of its own.
 var takesValue = []string{"-c", "--c", "-config", "--config", "-admin", "--admin", "-pool", "--pool", "-version", "--version", "-file", "--file", "-models", "--models", "-set", "--set", "-w", "--w", "-workers", "--workers", "-listen", "--listen"}

@@ -9,6 +9,7 @@ const (
 	workers column = "worker"
 	anchors column = "anchor"
 	benches column = "bench"
+	brokers column = "broker"
 	tests   column = "tests"
 )
 
@@ -25,11 +26,13 @@ var rooms = map[string]room{
 	"cmd/worker":     {5, workers, false},
 	"cmd/anchor":     {5, anchors, false},
 	"cmd/bench":      {5, benches, false},
+	"cmd/broker":     {5, brokers, false},
 
 	"internal/supervisor": {4, super, false},
 	"internal/worker":     {4, workers, false},
 	"internal/anchor":     {4, anchors, false},
 	"internal/bench":      {4, benches, false},
+	"internal/broker":     {4, brokers, false},
 
 	"internal/supervisor/admin":   {3, super, false},
 	"internal/supervisor/metrics": {3, super, false},
@@ -44,6 +47,7 @@ var rooms = map[string]room{
 	"internal/worker/admission":     {2, workers, false},
 	"internal/worker/codec":         {2, workers, true},
 	"internal/worker/helper":        {2, workers, false},
+	"internal/worker/task":          {2, workers, false},
 	"internal/inference/repository": {2, workers, false},
 	"internal/inference/batch":      {2, workers, false},
 	"internal/load":                 {2, shared, false},
@@ -65,6 +69,7 @@ var rooms = map[string]room{
 	"internal/ipc/notify":         {1, shared, false},
 	"internal/ipc/control":        {1, shared, false},
 	"internal/ipc/scoreboard":     {1, shared, false},
+	"internal/ipc/store":          {1, shared, false},
 
 	"internal/ipc":       {0, shared, false},
 	"internal/config":    {0, shared, false},
@@ -74,7 +79,9 @@ var rooms = map[string]room{
 	"internal/testkit":        {6, tests, false},
 	"internal/testkit/box":    {6, tests, false},
 	"internal/testkit/digits": {6, tests, false},
-	"e2e":                     {7, tests, false},
+
+	"internal/testkit/cluster": {6, tests, false},
+	"e2e":                      {7, tests, false},
 }
 
 // outside are folders of programs that stand beside the map: they may use any of its
@@ -97,6 +104,7 @@ var fences = []struct {
 	{"github.com/goccy/go-yaml", []string{"internal/config"}},
 	{"github.com/alecthomas/participle/v2", []string{"internal/supervisor/pbtxt"}},
 	{"github.com/prometheus", []string{"internal/supervisor/metrics"}},
+	{"github.com/nats-io", []string{"internal/broker", "internal/worker/task", "internal/testkit/cluster"}},
 	{"k8s.io", nil}, // tests only
 	{"sigs.k8s.io", nil},
 	{"github.com/getkin/kin-openapi", nil},
@@ -110,10 +118,11 @@ var linked = []struct {
 	program string
 	without []string
 }{
-	{"./cmd/supervisor", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "k8s.io", "preforkd/internal/inference", "preforkd/internal/worker"}},
+	{"./cmd/supervisor", []string{"github.com/nats-io", "github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "k8s.io", "preforkd/internal/inference", "preforkd/internal/worker"}},
 	{"./cmd/anchor", []string{"github.com", "k8s.io", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker", "net/http"}},
 	{"./cmd/bench", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "github.com/prometheus", "k8s.io", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker"}},
-	{"./cmd/worker", []string{"github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "k8s.io", "github.com/getkin", "preforkd/internal/supervisor"}},
+	{"./cmd/broker", []string{"github.com/valyala/fasthttp", "github.com/yalue/onnxruntime_go", "github.com/prometheus", "k8s.io", "github.com/urfave/cli", "preforkd/internal/config", "preforkd/internal/supervisor", "preforkd/internal/worker"}},
+	{"./cmd/worker", []string{"github.com/nats-io/nats-server", "github.com/cloudflare/tableflip", "github.com/shirou/gopsutil", "github.com/urfave/cli", "github.com/prometheus", "k8s.io", "github.com/getkin", "preforkd/internal/supervisor"}},
 }
 
 const (

@@ -11,6 +11,7 @@ import (
 func (g *loader) check(c *Config) (warnings []string) {
 	warnings = append(g.checkPools(c), g.checkDoor(c)...)
 	warnings = append(warnings, g.checkHelpers(c)...)
+	warnings = append(warnings, g.checkTasks(c)...)
 	g.checkAdmin(c)
 	g.checkOps(c)
 	return warnings

@@ -35,6 +35,7 @@ type Config struct {
 	Reload    Reload    `yaml:"reload"`
 	Recycle   Recycle   `yaml:"recycle"`
 	Memory    Memory    `yaml:"memory"`
+	Tasks     Tasks     `yaml:"tasks"`
 	// Pools are the pools beside main, by name; see ForPool.
 	Pools map[string]Pool `yaml:"pools"`
 	// Helpers are the pools of helpers that workers may ask, by name: those of Pools. It is no

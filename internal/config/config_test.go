@@ -30,6 +30,10 @@ func TestDefaults(t *testing.T) {
 		Reload:    Reload{Bake: 2 * time.Second, Trial: time.Second},
 		Recycle:   Recycle{Jitter: 10},
 		Memory:    Memory{Guard: "auto"},
+		Tasks: Tasks{
+			Workers: 1, MaxInput: 8 << 20, MaxTasks: 10000, MaxBytes: 1 << 30, Timeout: 10 * time.Minute, MaxWait: 24 * time.Hour, ResultTTL: time.Hour,
+			Attempts: 3, MaxCrashes: 3, Silence: 15 * time.Second, MaxStore: 10 << 30, Reserve: 64 << 20, Memory: 256 << 20, Prefix: "preforkd", Replicas: 3,
+		},
 		HTTP: HTTP{
 			MaxBody: 16 << 20, KeepaliveTimeout: 75 * time.Second,
 			HeaderTimeout: 10 * time.Second, MaxConnections: 10000,

@@ -188,7 +188,7 @@ func TestProblemsOfAllSources(t *testing.T) {
 preforkd.yaml:2:9: listen: is empty; write a list, such as ["127.0.0.1:8000"]
     listen: []
             ^
-preforkd.yaml:3:1: port: unknown key; known here are listen, workers, models, user, group, groups, predict, worker, timeouts, drain, concurrency, queue, layers, routes, lab, http, auth, inference, cache, reload, recycle, memory, pools, admin, ops, log
+preforkd.yaml:3:1: port: unknown key; known here are listen, workers, models, user, group, groups, predict, worker, timeouts, drain, concurrency, queue, layers, routes, lab, http, auth, inference, cache, reload, recycle, memory, tasks, pools, admin, ops, log
     port: 1
     ^
 environment WEB_CONCURRENCY: workers: "0" is too small; write auto or a number from 1 to 1024

@@ -56,7 +56,11 @@ const placeholderProbe = "{probe}"
 
 // PoolNames returns the names of all pools, main first.
 func (c *Config) PoolNames() []string {
-	return append([]string{MainPool}, slices.Sorted(maps.Keys(c.Pools))...)
+	names := append([]string{MainPool}, slices.Sorted(maps.Keys(c.Pools))...)
+	if c.Tasks.hasPool() {
+		names = append(names, TasksPool)
+	}
+	return names
 }
 
 // ForPool returns the settings as they are for the workers of one pool: as if it were the
@@ -64,6 +68,10 @@ func (c *Config) PoolNames() []string {
 func (c *Config) ForPool(name string) *Config {
 	own := *c
 	own.Pools = nil
+	if _, only := c.RunsTasks(name); only {
+		c.forTasks(&own)
+		return &own
+	}
 	if p, ok := c.Pools[name]; ok && name != MainPool {
 		own.Listen, own.Workers, own.Models.Dir, own.Predict = p.Listen, p.Workers, p.Models, p.Predict
 		own.User, own.Group, own.Groups = p.User, p.Group, p.Groups
@@ -184,7 +192,9 @@ func (g *loader) checkPools(c *Config) (warnings []string) {
 			has[a.same()] = fmt.Sprintf("%q in %s", a, key)
 		}
 		g.checkWorker(name, p)
-		warnings = append(warnings, timeoutWarnings(name, p)...)
+		if _, only := c.RunsTasks(name); !only { // what runs too long is given back
+			warnings = append(warnings, timeoutWarnings(name, p)...)
+		}
 		warnings = append(warnings, g.checkRoutes(name, p)...)
 	}
 	return warnings

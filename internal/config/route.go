@@ -81,7 +81,7 @@ func (r *Route) kinds() (keys []string) {
 }
 
 // reserved are the first parts of the paths that a worker answers by itself.
-var reserved = []string{"livez", "healthz", "readyz", "ping", "v1", "v2", "predict", "invocations", "openapi.json", "docs"}
+var reserved = []string{"livez", "healthz", "readyz", "ping", "v1", "v2", "predict", "invocations", "openapi.json", "docs", "models", "tasks", "result"}
 
 // maxRoutePath is the length of a route's path: it is part of log lines, and of a request's header.
 const maxRoutePath = 200

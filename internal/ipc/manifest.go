@@ -21,6 +21,8 @@ type Manifest struct {
 	Sockets []Socket `json:"sockets,omitempty"`
 	Tokens  Tokens   `json:"tokens,omitempty"`
 	Seed    []byte   `json:"seed,omitempty"` // of the keys of TLS session tickets
+	// Tasks is the queue of background tasks; nil: there is none.
+	Tasks *TaskQueue `json:"tasks,omitempty"`
 }
 
 // ModelFile is one version of one model, by the content of its file.

@@ -98,6 +98,9 @@ const (
 	ControlPrepare = "models-prepare" // load beside what serves, and try it
 	ControlCommit  = "models-commit"  // serve what was prepared
 	ControlDrop    = "models-drop"    // forget it
+
+	ControlTaskReturn = "task-return" // give a task of a worker that has ended back to the queue; the body is a TaskReturn
+	ControlTasks      = "tasks"       // what an operator wants of tasks; the body is a TaskOrder, the reply its answer
 )
 
 // What a worker asks of the supervisor over the control channel.

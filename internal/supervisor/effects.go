@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"preforkd/internal/config"
 	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/activation"
 	"preforkd/internal/ipc/notify"
@@ -225,6 +226,7 @@ func (s *Supervisor) settle(w *worker) {
 		s.emitWorker(w, "recycle", "done: "+recyclePressure)
 	}
 	c, quarantine := s.blame(w)
+	s.lostTask(w)
 	s.part(w)
 	s.letHelpersLeave()
 	if w.reason.Charged() {
@@ -268,7 +270,7 @@ func (s *Supervisor) ends(w *worker, reason slot.Reason) {
 	}
 	switch {
 	case s.tell(w, rollout.OnEnded, w.why()): // an operation says what starts
-	case !s.proven[sl.pool.name] && reason.Charged():
+	case !s.proven[sl.pool.name] && reason.Charged() && (!sl.pool.background || sl.pool.name == config.MainPool):
 		sl.held = true
 		s.bootFailed(w)
 	default:
@@ -303,6 +305,9 @@ func (w *worker) why() string {
 // onMessage carries out what a worker says of itself.
 func (s *Supervisor) onMessage(m notify.Message) {
 	w := s.byPID[m.PID]
+	if w == nil && s.onBrokerMessage(m) {
+		return
+	}
 	if w == nil {
 		s.shared.board.Tally(tallyStrangers).Add(1)
 		s.log.Debug("notify message of a stranger dropped", "pid", m.PID)
@@ -351,6 +356,7 @@ func (s *Supervisor) becomesReady(w *worker) {
 	s.emitWorker(w, "ready", "after "+(w.ready-w.started).Round(time.Millisecond).String())
 	s.firstReady(w.slot.pool)
 	s.tell(w, rollout.OnReady, "")
+	s.returnTasks()
 }
 
 // extend gives w more time in a state that may take long (EXTEND_TIMEOUT_USEC in

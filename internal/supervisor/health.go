@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"preforkd/internal/config"
 	"preforkd/internal/supervisor/admin"
 	"preforkd/internal/supervisor/metrics"
 )
@@ -81,7 +82,7 @@ func (s *Supervisor) opsHealth(ctx context.Context) (h metrics.Health) {
 // presence is how many workers of a pool serve.
 type presence struct {
 	pool        string
-	listens     bool // clients connect to it
+	listens     bool // clients connect to it, or there is no other pool that matters
 	ready, size int
 }
 
@@ -91,7 +92,7 @@ func (s *Supervisor) presence() []presence {
 	pools := make([]presence, len(s.gen.pools))
 	index := map[string]int{}
 	for i, p := range s.gen.pools {
-		pools[i] = presence{pool: p.name, listens: len(p.cfg.Listen) > 0, size: p.size}
+		pools[i] = presence{pool: p.name, listens: len(p.cfg.Listen) > 0 || p.background && p.name == config.MainPool, size: p.size}
 		index[p.name] = i
 	}
 	for _, w := range s.byPID {

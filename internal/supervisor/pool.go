@@ -20,30 +20,33 @@ import (
 
 // pool is a number of workers of one kind, of one generation.
 type pool struct {
-	gen      *generation
-	name     string
-	number   int            // of the name, on the scoreboard
-	cfg      *config.Config // as if it were the only one
-	other    bool           // its workers are not ours; see other.go
-	trial    bool           // it is one process that tries models; see change.go
-	models   []ipc.ModelFile
-	unloaded []ipc.UnloadedModel // that operators or clients have had unloaded
-	sockets  []boundSocket
-	programs programs
-	identity *process.Identity   // whom its workers run as; nil: whom we do
-	manifest int                 // sealed memory; -1: not made yet, or not needed
-	queues   [len(queueEnds)]int // of connections between workers
-	queueKey string              // under which the main process keeps them
-	outlives bool                // what waits there outlives the service
-	procs    int                 // GOMAXPROCS of each that is started from now on
-	goMemory uint64              // and GOMEMLIMIT, in bytes; 0: none
-	size     int                 // how many workers it shall have; while it changes, slots has more or fewer
-	asked    int                 // how many the configuration makes it have
-	surge    int                 // how many workers may run beyond size during the reload to gen
-	clocks   clocks
-	policy   slot.Policy
-	slots    []*poolSlot
-	recycle  recycling
+	gen    *generation
+	name   string
+	number int            // of the name, on the scoreboard
+	cfg    *config.Config // as if it were the only one
+	other  bool           // its workers are not ours; see other.go
+	// background says that its workers run tasks and nothing else.
+	background bool
+	tasks      func(*pool) (*ipc.TaskQueue, error) // what its workers are told of the queue of tasks
+	trial      bool                                // it is one process that tries models; see change.go
+	models     []ipc.ModelFile
+	unloaded   []ipc.UnloadedModel // that operators or clients have had unloaded
+	sockets    []boundSocket
+	programs   programs
+	identity   *process.Identity   // whom its workers run as; nil: whom we do
+	manifest   int                 // sealed memory; -1: not made yet, or not needed
+	queues     [len(queueEnds)]int // of connections between workers
+	queueKey   string              // under which the main process keeps them
+	outlives   bool                // what waits there outlives the service
+	procs      int                 // GOMAXPROCS of each that is started from now on
+	goMemory   uint64              // and GOMEMLIMIT, in bytes; 0: none
+	size       int                 // how many workers it shall have; while it changes, slots has more or fewer
+	asked      int                 // how many the configuration makes it have
+	surge      int                 // how many workers may run beyond size during the reload to gen
+	clocks     clocks
+	policy     slot.Policy
+	slots      []*poolSlot
+	recycle    recycling
 }
 
 // newPool adds the pool called name to g, without programs, models and what complete
@@ -60,6 +63,8 @@ func (s *Supervisor) newPool(g *generation, name string) *pool {
 		clocks: clocks{boot: c.Timeouts.Boot, heartbeat: c.Timeouts.Heartbeat, drain: c.Timeouts.Drain},
 		policy: slot.Policy{MaxCrashes: c.Worker.MaxCrashes, CrashWindow: c.Worker.CrashWindow, MaxWait: c.Worker.MaxBackoff, QuarantineAfter: c.Worker.QuarantineAfter},
 	}
+	_, p.background = g.cfg.RunsTasks(name)
+	p.tasks = s.taskQueue
 	g.pools = append(g.pools, p)
 	return p
 }
@@ -154,7 +159,14 @@ func (p *pool) manifestOf(models []ipc.ModelFile, unloaded []ipc.UnloadedModel) 
 	if err != nil {
 		return -1, err
 	}
+	var tasks *ipc.TaskQueue
+	if p.tasks != nil {
+		if tasks, err = p.tasks(p); err != nil {
+			return -1, err
+		}
+	}
 	data, err := json.Marshal(ipc.Manifest{
+		Tasks:      tasks,
 		Generation: p.gen.number, Settings: settings, Library: p.programs.library, Models: models, Unloaded: unloaded, Outlives: p.outlives,
 		Sockets: sockets, Tokens: p.gen.door.Tokens, Seed: p.gen.door.Seed,
 	})

@@ -156,6 +156,7 @@ func (s *Supervisor) release() {
 	for _, k := range s.kept {
 		k.gen.release(nil)
 	}
+	s.endBroker()
 	s.sweeps.Wait()
 	s.shared.release()
 	if s.probes != "" {

@@ -18,6 +18,9 @@ const oomScoreAdd = 50
 // limits are what workers of p are started with.
 func (s *Supervisor) limits(p *pool) process.Limits {
 	l := process.Limits{Umask: 0o027, OOMScoreAdj: p.cfg.Worker.OOMScoreAdj - s.oomAbove, Batch: !p.other}
+	if p.background { // it gives way to those whose clients wait
+		l.Nice = backgroundNice
+	}
 	if p.trial { // it gives way to those that serve, with the core and with memory
 		l.Nice, l.OOMScoreAdj = trialNice, min(l.OOMScoreAdj+oomScoreAdd, 1000)
 	}
@@ -32,6 +35,9 @@ func (s *Supervisor) limits(p *pool) process.Limits {
 	}
 	return l
 }
+
+// backgroundNice is how much workers give way that only run background tasks.
+const backgroundNice = 19
 
 // hasOthers tells whether workers of g are another user's than this process.
 func (g *generation) hasOthers() bool {

@@ -225,6 +225,9 @@ func reachable(address string) string {
 func (s *Supervisor) example() string {
 	base, flag := "", ""
 	main := s.gen.pools[0]
+	if main.background {
+		return "preforkd tasks ls"
+	}
 	for _, sock := range main.sockets {
 		base, flag = sock.url(), ""
 		if sock.Network != "tcp" {

@@ -162,6 +162,7 @@ func (s *Supervisor) describe() admin.Status {
 		st.Listen = append(st.Listen, address)
 	}
 	st.Pools = s.describePools()
+	st.Tasks = s.describeTasks()
 	for i, l := range s.shared.board.LayerStates() {
 		if i == scoreboard.LayerCompute { // what is on it waits before all workers
 			for _, p := range s.gen.pools {

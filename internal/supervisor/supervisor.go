@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"preforkd/internal/config"
+	"preforkd/internal/ipc"
 	"preforkd/internal/ipc/notify"
 	"preforkd/internal/ipc/scoreboard"
 	"preforkd/internal/supervisor/admin"
@@ -102,6 +103,9 @@ type Supervisor struct {
 	bootErr   error    // why the first worker that ended before any was ready did so
 	status    string   // the last one told upstream
 	last      []string // the last lines of the worker that ended last
+
+	broker  broker
+	returns []ipc.TaskReturn // for which no worker was ready yet
 
 	pid         int
 	admin       *background
@@ -200,6 +204,7 @@ func (s *Supervisor) loop(ctx context.Context, signals <-chan os.Signal) error {
 		if done, err := s.outcome(); done {
 			return err
 		}
+		s.keepBroker()
 		timer.Reset(s.untilNext())
 		select {
 		case e := <-s.events:
@@ -251,6 +256,8 @@ func (s *Supervisor) handle(e event) {
 		s.onMemory(e)
 	case renewedEvent:
 		s.onRenewed(e)
+	case brokerEndedEvent:
+		s.onBrokerEnded(e)
 	}
 }
 
@@ -270,6 +277,9 @@ func (s *Supervisor) untilNext() time.Duration {
 	}
 	if s.watchEvery() > 0 {
 		next = min(next, s.watchAt-s.now())
+	}
+	if s.broker.proc == nil && s.broker.retryAt > s.now() {
+		next = min(next, s.broker.retryAt-s.now())
 	}
 	for _, sl := range s.slots() {
 		if sl.retryAt > 0 {

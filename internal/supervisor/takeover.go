@@ -31,12 +31,12 @@ func (s *Supervisor) takeOver() (bool, error) {
 			Exit: ipc.ExitBug, What: fmt.Sprintf("take over the service: process %d is in charge of it", board.Owner().Load()),
 		}
 	}
-	s.inCharge = true
+	s.inCharge, s.tookOver = true, true
 	if err := s.restoreKept(); err != nil {
 		return false, err
 	}
 	s.restoreOutputs()
-	s.everReady, s.announced, s.tookOver = true, true, true
+	s.everReady, s.announced = true, true
 	for _, p := range s.gen.pools {
 		s.proven[p.name] = true
 	}
@@ -138,6 +138,7 @@ func (s *Supervisor) adoptWorkers() (serving int) {
 
 // settleRow frees the row of a process that has ended, or never was.
 func (s *Supervisor) settleRow(row *scoreboard.Row, pid int) {
+	s.foundTask(row)
 	exit := row.Exit()
 	if exit == scoreboard.ExitNone && pid != 0 {
 		exit = scoreboard.ExitUnknown

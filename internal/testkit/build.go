@@ -36,7 +36,7 @@ func FindRoot() (string, error) {
 	return "", err
 }
 
-// Programs returns a directory with preforkd, preforkd-anchor, preforkd-worker, preforkd-bench and the engine's library.
+// Programs returns a directory with preforkd, preforkd-anchor, preforkd-worker, preforkd-bench, preforkd-broker and the engine's library.
 // They are built with the race detector if the test is.
 func Programs(t testing.TB) string {
 	t.Helper()
@@ -78,7 +78,7 @@ func programs(kind string, flags ...string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	for name, pkg := range map[string]string{"preforkd": "./cmd/supervisor", "preforkd-anchor": "./cmd/anchor", "preforkd-worker": "./cmd/worker", "preforkd-bench": "./cmd/bench"} {
+	for name, pkg := range map[string]string{"preforkd": "./cmd/supervisor", "preforkd-anchor": "./cmd/anchor", "preforkd-worker": "./cmd/worker", "preforkd-bench": "./cmd/bench", "preforkd-broker": "./cmd/broker"} {
 		// Build beside and rename: another test binary may be running the old one.
 		tmp := filepath.Join(dir, fmt.Sprintf(".%s.%d", name, os.Getpid()))
 		cmd := exec.Command("go", append(args, tmp, pkg)...)

@@ -191,6 +191,9 @@ func (w *worker) adopt() {
 	retire := w.change.pending.Commit()
 	w.set.Store(w.change.set)
 	w.api.Changed()
+	if w.tasks.queue != nil {
+		w.tasks.queue.Serve(w.modelNames())
+	}
 	w.change.number, w.change.pending, w.change.set, w.watched.fresh = 0, nil, nil, nil
 	w.change.beside.Go(func() { // ends when the requests that were under way have been answered
 		retire()

@@ -14,9 +14,11 @@ import (
 // handlers answer what the supervisor asks.
 func (w *worker) handlers() map[string]control.Handler {
 	return map[string]control.Handler{
-		ipc.ControlPrepare: w.prepare,
-		ipc.ControlCommit:  w.commit,
-		ipc.ControlDrop:    w.drop,
+		ipc.ControlPrepare:    w.prepare,
+		ipc.ControlCommit:     w.commit,
+		ipc.ControlDrop:       w.drop,
+		ipc.ControlTaskReturn: w.returnTask,
+		ipc.ControlTasks:      w.orderTasks,
 		ipc.ControlAccept: func(context.Context, json.RawMessage) (any, error) {
 			w.release()
 			return nil, nil

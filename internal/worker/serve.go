@@ -35,6 +35,7 @@ func (w *worker) serve(ctx context.Context) error {
 	defer stopBeat()
 	defer alongside(w.conns.Run)()
 	defer alongside(w.api.Watch)()
+	defer alongside(w.keepTasks)()
 	w.measureMemory() // what a worker needs that has done nothing yet
 	if err := w.supers.SendWait("READY=1", "STATUS=serving", "WATCHDOG=1"); err != nil {
 		w.log.Warn("supervisor not told that this worker is ready", "err", err)
@@ -53,6 +54,7 @@ func (w *worker) serve(ctx context.Context) error {
 		case <-mayAccept:
 			mayAccept = nil
 			ended = w.accept()
+			w.runTasks()
 			continue
 		case <-channel:
 			channel = nil
@@ -147,10 +149,14 @@ func (w *worker) drain(signals <-chan os.Signal, told bool, ended <-chan error) 
 		defer context.AfterFunc(ctx, w.taker.End)()
 	}
 	start := time.Now()
+	if w.tasks.stop != nil {
+		w.tasks.stop()
+	}
 	if ended != nil {
 		w.leave(ctx, ended)
 	}
 	err := w.shutDown(ctx)
+	w.leaveTasks(ctx)
 	close(done)
 	if err != nil {
 		w.log.Warn("drain given up", "requests", w.conns.Counts().Busy, "took", time.Since(start).Round(time.Millisecond), "clock", "timeouts.drain", "limit", w.cfg.Timeouts.Drain.String())

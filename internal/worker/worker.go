@@ -73,6 +73,7 @@ type worker struct {
 	listeners []stopper
 	leaving   atomic.Bool
 	rounds    rounds
+	tasks     tasks
 	alone     bool // nobody is left who could take connections
 
 	memoryUnknown bool // it has been said that it cannot be read
@@ -277,6 +278,7 @@ func (w *worker) handle(version string) {
 		Helpers:        w.helpers(),
 		Misplaced:      w.misplaced,
 		Troubled:       w.troubled(),
+		Tasks:          w.tasks.queue,
 	}
 	if w.cfg.Models.Control == config.ControlExplicit {
 		o.Control = w.order
@@ -304,6 +306,9 @@ func (w *worker) limit() int {
 
 // listen makes the HTTP server and its listeners.
 func (w *worker) listen(sockets []*activation.Socket, version string) error {
+	if err := w.openTasks(); err != nil {
+		return err
+	}
 	w.handle(version)
 	if err := w.checkRoutes(); err != nil {
 		return err
@@ -314,7 +319,7 @@ func (w *worker) listen(sockets []*activation.Socket, version string) error {
 		RequestTimeout: w.cfg.Timeouts.Request,
 		MaxConnections: w.cfg.HTTP.MaxConnections,
 	})
-	if len(sockets) == 0 {
+	if len(sockets) == 0 && (w.manifest.Tasks == nil || !w.manifest.Tasks.Only) {
 		return errors.New("no listening socket was inherited")
 	}
 	w.conns = accept.NewPool(accept.Options{

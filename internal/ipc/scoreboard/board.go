@@ -18,6 +18,7 @@ type Board struct {
 
 	tallies []*tally            // likewise
 	private map[string]*Counter // those for which there was no room
+	queue   *Queue
 }
 
 // Create makes a board with rows rows, 1 to 4096, all free and all counters zero. It
@@ -180,15 +181,30 @@ func newBoard(mem []byte) (*Board, error) {
 	if err != nil {
 		return nil, err
 	}
+	running, err := wanted(sections, sectionRunning, runningBytes, maxRows)
+	if err != nil {
+		return nil, err
+	}
+	queue, err := wanted(sections, sectionQueue, queueBytes, 1)
+	if err != nil {
+		return nil, err
+	}
+	if b.queue = new(Queue); queue.rows > 0 {
+		b.queue = queueAt(mem, queue.offset)
+	}
 	for i := range rows.rows {
 		r := &Row{
 			Fields:  fieldsAt(mem, rows.offset+i*rows.rowBytes),
 			Latency: histogramAt(mem, latency.offset+i*latency.rowBytes),
 			Layers:  new(Layers),
+			Running: new(Running),
 			index:   int(i),
 		}
 		if i < layers.rows {
 			r.Layers = layersAt(mem, layers.offset+i*layers.rowBytes)
+		}
+		if i < running.rows {
+			r.Running = runningAt(mem, running.offset+i*running.rowBytes)
 		}
 		b.rows = append(b.rows, r)
 	}
@@ -205,7 +221,7 @@ func newBoard(mem []byte) (*Board, error) {
 // any goroutine: the access would end the process.
 func (b *Board) Close() error {
 	mem := b.mem
-	b.mem, b.words, b.rows, b.models, b.tallies = nil, nil, nil, nil, nil
+	b.mem, b.words, b.rows, b.models, b.tallies, b.queue = nil, nil, nil, nil, nil, nil
 	return unix.Munmap(mem)
 }
 

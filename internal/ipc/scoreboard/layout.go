@@ -36,6 +36,8 @@ const (
 	sectionModels  = "models"  // a board of an earlier version has none
 	sectionTallies = "tallies" // likewise
 	sectionLayers  = "layers"  // likewise
+	sectionRunning = "running" // likewise
+	sectionQueue   = "queue"   // likewise
 )
 
 // sectionRows is one of them. A linker can set it, so that a test has programs that do not
@@ -78,6 +80,8 @@ func plan(rows int) ([]section, uint64) {
 		{name: sectionModels, rowBytes: modelBytes, rows: newModels},
 		{name: sectionTallies, rowBytes: tallyBytes, rows: newTallies},
 		{name: sectionLayers, rowBytes: layersBytes, rows: uint64(rows)},
+		{name: sectionRunning, rowBytes: runningBytes, rows: uint64(rows)},
+		{name: sectionQueue, rowBytes: queueBytes, rows: 1},
 	}
 	size := uint64(headerBytes)
 	for i := range sections {

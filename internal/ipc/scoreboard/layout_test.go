@@ -61,7 +61,7 @@ func TestOpenRefuses(t *testing.T) {
 		"rows of nothing":   {put(entry(1, 40), 0), "no bytes"},
 		"in the header":     {put(entry(0, 32), 64), "inside the header"},
 		"overlap":           {put(entry(1, 32), headerBytes), "overlap"},
-		"outside":           {put(entry(5, 48), 3), "reach beyond"},
+		"outside":           {put(entry(7, 48), 3), "reach beyond"},
 		"far outside":       {put(entry(2, 32), 1<<63), "reach beyond"},
 		"overflow":          {put(entry(2, 48), 1<<60), "reach beyond"},
 		"smaller rows":      {put(entry(1, 40), 448), "needs 512"},

@@ -19,6 +19,7 @@ type Row struct {
 	*Fields
 	Latency *Histogram // of requests, from the first byte read to the last one written
 	Layers  *Layers    // on a board of an earlier version this process's own
+	Running *Running   // likewise
 	index   int
 }
 
@@ -279,6 +280,7 @@ func (r *Row) Settle(pid int, state uint64, exit Exit) (Gauges, bool) {
 	r.Private.Set(0)
 	r.Shared.Set(0)
 	r.Layers.settle()
+	r.Running.End()
 	r.Ticked.Clear()
 	r.BusySince.Clear()
 	r.Leave()

@@ -58,6 +58,8 @@ var (
 	_ = [1]struct{}{}[unsafe.Offsetof(tally{}.name)-16]
 
 	_ = [1]struct{}{}[unsafe.Sizeof(Layers{})-layersBytes]
+	_ = [1]struct{}{}[unsafe.Sizeof(Running{})-runningBytes]
+	_ = [1]struct{}{}[unsafe.Sizeof(Queue{})-queueBytes]
 	_ = [1]struct{}{}[unsafe.Offsetof(LayerFields{}.Waiting)-8]
 	_ = [1]struct{}{}[unsafe.Offsetof(LayerFields{}.Refused)-16]
 
@@ -85,6 +87,14 @@ func modelAt(mem []byte, offset uint64) *modelFields {
 
 func tallyAt(mem []byte, offset uint64) *tally {
 	return (*tally)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+tallyBytes])))
+}
+
+func runningAt(mem []byte, offset uint64) *Running {
+	return (*Running)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+runningBytes])))
+}
+
+func queueAt(mem []byte, offset uint64) *Queue {
+	return (*Queue)(unsafe.Pointer(unsafe.SliceData(mem[offset : offset+queueBytes])))
 }
 
 func layersAt(mem []byte, offset uint64) *Layers {

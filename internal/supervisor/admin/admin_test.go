@@ -90,6 +90,10 @@ func (s *service) Unload(_ context.Context, r ModelRequest) (ModelResult, error)
 	return s.load(r, nil)
 }
 
+func (s *service) Tasks(_ context.Context, o ipc.TaskOrder) (ipc.TaskAnswer, error) {
+	return ipc.TaskAnswer{Message: o.Do + " " + o.ID, Tasks: []ipc.TaskState{{ID: "m.hi.x", Status: "queued"}}}, nil
+}
+
 func (s *service) Stop(_ context.Context, quick bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -49,6 +49,11 @@ func (s *Server) routes() http.Handler {
 		releaseRoute:    {method: http.MethodPost, serve: s.release},
 		loadRoute:       {method: http.MethodPost, keys: []string{"version", "pool", "no_wait", "files"}, serve: s.loadModel, body: "files"},
 		unloadRoute:     {method: http.MethodPost, keys: []string{"pool", "no_wait"}, serve: s.unloadModel},
+		tasksPath:       {method: http.MethodGet, keys: []string{"model", "limit"}, serve: s.tasks(ipc.TaskList, "")},
+		deadTasks:       {method: http.MethodGet, keys: []string{"limit"}, serve: s.tasks(ipc.TaskDead, "")},
+		taskRoute:       {method: http.MethodGet, serve: s.tasks(ipc.TaskShow, "")},
+		stopRoute:       {method: http.MethodPost, serve: s.tasks(ipc.TaskCancel, cancelTask)},
+		retryRoute:      {method: http.MethodPost, serve: s.tasks(ipc.TaskRetry, retryTask)},
 		"/v1/stop":      {method: http.MethodPost, keys: []string{"quick"}, serve: s.stop},
 		"/v1/events":    {method: http.MethodGet, keys: []string{"after", "follow"}, serve: s.events},
 	}
@@ -65,11 +70,11 @@ func (s *Server) routes() http.Handler {
 // serve finds the route of c and carries it out. An error after the answer has begun has
 // been told within it.
 func (c *call) serve(table map[string]route) error {
-	path := modelRoute(c.r.URL.Path)
+	path := taskRouteOf(modelRoute(c.r.URL.Path))
 	rt, ok := table[path]
 	if !ok {
 		return usage(fmt.Sprintf("%s: no such path", c.r.URL.Path),
-			"use one of /v1/status, "+healthPath+", /v1/reload, "+upgradePath+", "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute+", "+loadRoute+", "+unloadRoute)
+			"use one of /v1/status, "+healthPath+", /v1/reload, "+upgradePath+", "+rollbackPath+", "+generationsPath+", /v1/scale, /v1/restart, /v1/stop, /v1/events, "+modelsPath+", "+releaseRoute+", "+loadRoute+", "+unloadRoute+", "+tasksPath+", "+deadTasks+", "+taskRoute+", "+stopRoute+", "+retryRoute)
 	}
 	if c.r.Method != rt.method {
 		return usage(fmt.Sprintf("%s: the method is %s", c.r.URL.Path, rt.method), "curl -X "+rt.method)

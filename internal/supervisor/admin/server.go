@@ -55,6 +55,8 @@ type Service interface {
 	Load(ctx context.Context, r ModelRequest, upload func(dir string, limit int64) error) (ModelResult, error)
 	// Unload takes a model away from the whole service; all else is as for Load.
 	Unload(ctx context.Context, r ModelRequest) (ModelResult, error)
+	// Tasks does what an operator wants of background tasks.
+	Tasks(ctx context.Context, o ipc.TaskOrder) (ipc.TaskAnswer, error)
 	// Stop begins to stop the service and returns at once.
 	Stop(ctx context.Context, quick bool) error
 	// Events yields what Log.Events does.

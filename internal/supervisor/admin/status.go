@@ -44,6 +44,7 @@ type Status struct {
 	Layers     []Layer   `json:"layers"`           // of all workers together
 	Models     []Model   `json:"models"`           // of the generation in charge
 	Memory     *Memory   `json:"memory,omitempty"` // nil: not known
+	Tasks      *Tasks    `json:"tasks,omitempty"`  // nil: they are off
 	// RolledBackTo is the generation whose manifest runs again since a rollback; 0: what runs
 	// was read from the configuration.
 	RolledBackTo uint64  `json:"rolled_back_to,omitempty"`

@@ -43,6 +43,9 @@ func Table(w io.Writer, st Status) error {
 	}
 	memory(&b, st.Memory)
 	layers(&b, st.Layers)
+	if st.Tasks != nil {
+		fmt.Fprintln(&b, tasksLine(st.Tasks))
+	}
 	quarantined(&b, st.Models)
 	for _, p := range st.Pools {
 		fmt.Fprintf(&b, "\npool %s, %s", clean(p.Name), plural(p.Size, "worker"))

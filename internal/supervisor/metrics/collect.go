@@ -148,6 +148,9 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range plain {
 		out <- m.desc
 	}
+	for _, m := range taskMetrics {
+		out <- m.desc
+	}
 	out <- durationDesc
 }
 
@@ -159,6 +162,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	put(buildInfo, 1, c.version)
 	c.fromBoard(put)
+	fromQueue(c.board.Queue(), put)
 	out <- histogram{durationDesc, c.board.Latencies()}
 
 	ctx, cancel := context.WithTimeout(context.Background(), askLimit)

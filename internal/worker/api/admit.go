@@ -146,8 +146,10 @@ func (a *API) runModel(lead *batch.Job, n int, stop inference.Stop, in, out []in
 	if n > 1 {
 		body = nil // of which one the worker dies nobody could tell
 	}
-	a.Entering(c.model, body)
-	defer a.Left()
+	if !ofTask(c.ctx) {
+		a.Entering(c.model, body)
+		defer a.Left()
+	}
 	if err := a.refusal(c.model); err != nil { // it may have been quarantined while this one waited
 		return err
 	}

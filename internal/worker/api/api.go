@@ -18,6 +18,7 @@ import (
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
 	"preforkd/internal/worker/helper"
+	"preforkd/internal/worker/task"
 )
 
 // keepBytes is how large a buffer may be and still be kept for the next request. It
@@ -77,6 +78,8 @@ type Options struct {
 	// Troubled is told that the service behind a route has failed: of which path, and how; nil:
 	// nobody is.
 	Troubled func(path, why string)
+	// Tasks is the queue of background tasks; nil: there is none.
+	Tasks *task.Queue
 	// Log gets a record when a handler panics or a run outlasts its time; nil: nowhere.
 	Log *slog.Logger
 	// Ready is true until this worker leaves; nil: always.

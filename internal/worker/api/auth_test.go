@@ -31,14 +31,16 @@ var samples = map[endpoint][]string{
 	index: {"POST /v2/repository/index"}, control: {"POST /v2/repository/models/digits/load", "POST /v2/repository/models/digits/unload"},
 	systemMemory: {"GET /v2/systemsharedmemory/status"}, cudaMemory: {"GET /v2/cudasharedmemory/status"},
 	trace: {"GET /v2/trace/setting", "POST /v2/models/digits/trace/setting"}, logging: {"GET /v2/logging"},
-	custom: {"GET /mine", "POST /mine"},
+	custom: {"GET /mine", "POST /mine"}, submitTask: {"POST /models/digits/tasks"}, listTasks: {"GET /tasks"},
+	oneTask: {"GET /tasks/x", "DELETE /tasks/x"}, taskResult: {"GET /result/x", "GET /tasks/x/result"},
 }
 
 // wanted is the class of each endpoint, once more: who changes one says so twice.
 var wanted = map[class][]endpoint{
 	open:         {live, ready},
 	docsClass:    {root, openAPI, docs},
-	controlClass: {index, control, systemMemory, cudaMemory, trace, logging},
+	controlClass: {index, control, systemMemory, cudaMemory, trace, logging, listTasks},
+	tasksClass:   {submitTask, oneTask, taskResult},
 	inferClass:   {server, model, modelReady, infer, predict, stats, invocations, v1Models, v1Model, v1Metadata, v1Predict, v1Refused, modelConfig, custom},
 }
 

@@ -15,6 +15,7 @@ import (
 	"preforkd/internal/inference/repository"
 	"preforkd/internal/worker/admission"
 	"preforkd/internal/worker/codec"
+	"preforkd/internal/worker/task"
 )
 
 // Errors of the handlers themselves.
@@ -55,6 +56,14 @@ var statuses = []struct {
 	{errLabel, fasthttp.StatusNotFound},
 	{errNoRoute, fasthttp.StatusNotFound},
 	{errMethod, fasthttp.StatusMethodNotAllowed},
+	{task.ErrUnknown, fasthttp.StatusNotFound},
+	{task.ErrGone, fasthttp.StatusGone},
+	{task.ErrDone, fasthttp.StatusConflict},
+	{task.ErrKeyReused, fasthttp.StatusUnprocessableEntity},
+	{task.ErrFull, fasthttp.StatusTooManyRequests},
+	{task.ErrUnavailable, fasthttp.StatusServiceUnavailable},
+	{errTaskInput, fasthttp.StatusRequestEntityTooLarge},
+	{errTaskList, fasthttp.StatusForbidden},
 	{errLength, fasthttp.StatusLengthRequired},
 	{fasthttp.ErrBodyTooLarge, fasthttp.StatusRequestEntityTooLarge},
 	{errEncoding, fasthttp.StatusUnsupportedMediaType}, // RFC 9110, section 15.5.16

@@ -41,6 +41,9 @@ func (a *API) find(t target) (*repository.Model, error) {
 
 // infer answers POST /v2/models/…/infer.
 func (a *API) infer(ctx *fasthttp.RequestCtx, t target) error {
+	if a.asynchronously(ctx) {
+		return a.submitInstead(ctx, t, kindInfer)
+	}
 	m, err := a.runnable(t)
 	if err != nil {
 		return err
@@ -76,6 +79,9 @@ func (a *API) infer(ctx *fasthttp.RequestCtx, t target) error {
 
 // predict answers POST /predict.
 func (a *API) predict(ctx *fasthttp.RequestCtx, t target) error {
+	if a.asynchronously(ctx) {
+		return a.submitInstead(ctx, t, kindPredict)
+	}
 	m, err := a.runnable(t)
 	if err != nil {
 		return err

@@ -98,10 +98,16 @@ func (a *API) operations() (list []documented) {
 			method = "post"
 		}
 		for _, path := range o.paths {
+			if o.tag == tagTasks && a.Tasks == nil {
+				continue
+			}
 			if !strings.Contains(path, "{model}") {
 				d := documented{operation: o, method: method, path: path, guarded: a.guard.asks(endpoints[e].class)}
 				if d.model, _ = a.find(target{}); d.model != nil && endpoint(e) == invocations {
 					d.parameters = []parameter{{targetModel, "header", a.names()}}
+				}
+				if strings.Contains(path, "{task}") {
+					d.parameters = append(d.parameters, parameter{"task", "path", nil})
 				}
 				if o.request == nil || d.model != nil && o.takes(d.model) {
 					list = append(list, d)
@@ -193,10 +199,11 @@ func (s *schemas) operation(d *documented) object {
 	}
 	var parameters []object
 	for _, p := range d.parameters {
-		parameters = append(parameters, object{
-			"name": p.Name, "in": p.In, "required": p.In == "path",
-			"schema": object{"type": "string", "enum": p.Values},
-		})
+		schema := object{"type": "string"}
+		if p.Values != nil {
+			schema["enum"] = p.Values
+		}
+		parameters = append(parameters, object{"name": p.Name, "in": p.In, "required": p.In == "path", "schema": schema})
 	}
 	if parameters != nil {
 		o["parameters"] = parameters

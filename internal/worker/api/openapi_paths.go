@@ -12,6 +12,7 @@ const (
 	tagV2     = "Open Inference Protocol"
 	tagV1     = "TensorFlow Serving and KServe V1"
 	tagRoutes = "Routes"
+	tagTasks  = "Background tasks"
 	tagHealth = "Health"
 	tagAbout  = "About this server"
 )
@@ -114,7 +115,11 @@ var operations = [...]operation{
 		tag: tagV1, summary: "Not implemented", status: fasthttp.StatusNotImplemented,
 		paths: []string{"/v1/models/{model}:classify", "/v1/models/{model}:regress", "/v1/models/{model}:explain"},
 	},
-	openAPI: {tag: tagAbout, summary: "This service as an OpenAPI document", paths: []string{"/openapi.json"}},
-	custom:  {tag: tagRoutes, summary: "A route of this service"}, // its paths are the operator's
-	docs:    {tag: tagAbout, summary: "The OpenAPI document as a page, with forms", paths: []string{"/docs"}, html: true},
+	submitTask: {tag: tagTasks, summary: "Run the model later: the body is that of /predict or of /v2/models/{model}/infer", paths: []string{"/models/{model}/tasks"}},
+	oneTask:    {tag: tagTasks, summary: "How a task is", paths: []string{"/tasks/{task}"}},
+	taskResult: {tag: tagTasks, summary: "What the direct call would have answered", paths: []string{"/result/{task}", "/tasks/{task}/result"}},
+	listTasks:  {tag: tagTasks, summary: "The latest tasks", paths: []string{"/tasks"}},
+	openAPI:    {tag: tagAbout, summary: "This service as an OpenAPI document", paths: []string{"/openapi.json"}},
+	custom:     {tag: tagRoutes, summary: "A route of this service"}, // its paths are the operator's
+	docs:       {tag: tagAbout, summary: "The OpenAPI document as a page, with forms", paths: []string{"/docs"}, html: true},
 }

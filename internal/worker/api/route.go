@@ -38,6 +38,10 @@ const (
 	cudaMemory
 	trace
 	logging
+	submitTask
+	oneTask
+	taskResult
+	listTasks
 	custom // of the operator's routes
 )
 
@@ -45,6 +49,7 @@ const (
 	readOnly = "GET, HEAD"
 	postOnly = "POST"
 	both     = "GET, HEAD, POST"
+	taskOnly = "GET, HEAD, DELETE"
 )
 
 // endpoints has the handler of each endpoint, the methods that it allows, and who may use it. The
@@ -81,6 +86,11 @@ var endpoints = [...]struct {
 	trace:        {both, controlClass, unsupported("tracing", "preforkd keeps no traces: its metrics and its log tell of requests that take long")},
 	logging:      {both, controlClass, unsupported("logging over HTTP", "one worker would change and the others not: set log.level and preforkd reload")},
 
+	submitTask: {postOnly, tasksClass, (*API).submit},
+	oneTask:    {taskOnly, tasksClass, (*API).oneTask},
+	taskResult: {readOnly, tasksClass, (*API).taskResult},
+	listTasks:  {readOnly, controlClass, (*API).listTasks},
+
 	custom: {both, inferClass, (*API).custom}, // the class is the route's own
 }
 
@@ -88,7 +98,7 @@ var endpoints = [...]struct {
 type target struct {
 	endpoint       endpoint
 	model, version []byte // empty: the default
-	label, verb    []byte // of paths below /v1, and load or unload; empty: none
+	label, verb    []byte // of paths below /v1, the id of a task, and load or unload; empty: none
 	start          int64  // when the request began, by now
 	route          *route // of custom
 }
@@ -108,7 +118,7 @@ func (t *target) allows(ctx *fasthttp.RequestCtx, general string) (allow string,
 		methods := t.route.Proxy.Methods
 		return strings.Join(methods, ", "), slices.Contains(methods, string(ctx.Method()))
 	}
-	return general, ctx.IsPost() && general != readOnly || (ctx.IsGet() || ctx.IsHead()) && general != postOnly
+	return general, allows(ctx, general)
 }
 
 // route finds the handler and calls it. The query is ignored.
@@ -139,6 +149,19 @@ func (a *API) route(ctx *fasthttp.RequestCtx, start int64) error {
 	return e.handle(a, ctx, t)
 }
 
+// allows tells whether the method of a request is among those.
+func allows(ctx *fasthttp.RequestCtx, methods string) bool {
+	switch {
+	case ctx.IsPost():
+		return methods == postOnly || methods == both
+	case ctx.IsGet(), ctx.IsHead():
+		return methods != postOnly
+	case ctx.IsDelete():
+		return methods == taskOnly
+	}
+	return false
+}
+
 // locate finds the endpoint of a path. It does not allocate unless the path has escapes.
 func locate(path []byte) target {
 	if string(path) == "/v2/" {
@@ -160,6 +183,8 @@ func locate(path []byte) target {
 		}
 	}
 	switch string(parts[0]) {
+	case "tasks", "result", "models":
+		return locateTask(parts[:n])
 	case "v1":
 		return locateV1(parts[:n])
 	case "v2":
@@ -191,8 +216,25 @@ func single(part []byte) endpoint {
 		return openAPI
 	case "docs":
 		return docs
+	case "tasks":
+		return listTasks
 	}
 	return nowhere
+}
+
+// locateTask finds the endpoint of tasks/ID[/result], result/ID and models/NAME/tasks.
+func locateTask(parts [][]byte) target {
+	switch first := string(parts[0]); {
+	case first == "models" && len(parts) == 3 && string(parts[2]) == "tasks":
+		return target{endpoint: submitTask, model: parts[1]}
+	case first == "result" && len(parts) == 2:
+		return target{endpoint: taskResult, label: parts[1]}
+	case first == "tasks" && len(parts) == 2:
+		return target{endpoint: oneTask, label: parts[1]}
+	case first == "tasks" && len(parts) == 3 && string(parts[2]) == "result":
+		return target{endpoint: taskResult, label: parts[1]}
+	}
+	return target{}
 }
 
 func health(part []byte) endpoint {

@@ -1,0 +1,2 @@
+// Command broker is preforkd-broker: the queue of background tasks, one a store. preforkd starts it.
+package main
