@@ -59,7 +59,7 @@ func newLab(ctx context.Context, o options, out, progress io.Writer) (*lab, erro
 		}
 	}
 	// Copies: whoever builds meanwhile does not change what is measured.
-	for _, name := range []string{"preforkd", "preforkd-anchor", "preforkd-worker"} {
+	for _, name := range []string{"preforkd", "preforkd-anchor", "preforkd-worker", "preforkd-broker"} {
 		if err := l.command(ctx, "cp", "--remove-destination", filepath.Join("bin", name), l.bin(name)); err != nil {
 			return nil, err
 		}

@@ -79,6 +79,7 @@ func (c *Config) forTasks(own *Config) {
 	}
 	own.Timeouts.Request = c.Tasks.Timeout // of the call that a task stands for
 	own.Worker.MaxCrashes, own.Worker.QuarantineAfter = 1000, 0
+	own.Worker.MaxBackoff = min(own.Worker.MaxBackoff, time.Second) // how often a task ends them is bounded otherwise
 	own.Recycle = Recycle{}
 }
 

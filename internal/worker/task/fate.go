@@ -112,7 +112,7 @@ func (q *Queue) conclude(have *ready, msg jetstream.Msg, id ID, of meta, v versi
 		if q.concluded != nil {
 			q.concluded(id)
 		}
-		ack(msg)
+		q.acks.Go(func() { ack(msg) }) // beside the next task: its record is written
 	case delay > 0:
 		_ = msg.NakWithDelay(delay)
 	default:

@@ -68,6 +68,8 @@ type Queue struct {
 
 	concluded func(id ID) // a test is told that a record is terminal, and its message not acknowledged yet
 
+	acks sync.WaitGroup // of messages whose tasks have ended; Run waits for them
+
 	mu      sync.Mutex      // guards the fields below
 	link    context.Context // ends when the connection does
 	unlink  context.CancelFunc
@@ -166,6 +168,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+	q.acks.Wait()
 	q.ready.Store(nil)
 	return nil
 }
