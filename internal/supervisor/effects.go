@@ -189,7 +189,7 @@ func (s *Supervisor) tell(w *worker, kind rollout.Kind, why string) bool {
 	switch {
 	case s.change.tries(w.slot):
 		return true
-	case s.op.decides(w.slot.pool):
+	case s.op.decides(w.slot.pool) && w.slot.pool.has(w.slot): // else another worker has that place by now
 		s.feed(s.op.event(kind, w, why))
 		return true
 	case s.scale.has(w.slot):

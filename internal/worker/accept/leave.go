@@ -77,7 +77,9 @@ func (p *Pool) LeaveBehind(ctx context.Context, q *handoff.Queue) (left, kept in
 		a.Stop()
 	}
 	p.wake(everything) // those that were on their way here
-	for p.movable.Load() > 0 {
+	tick := time.NewTicker(lookEvery) // nobody tells when another worker has taken the last who waits
+	defer tick.Stop()
+	for p.movable.Load() > 0 || p.somebodyWaits() {
 		if _, _, full := o.look(); full {
 			break
 		}
@@ -85,10 +87,15 @@ func (p *Pool) LeaveBehind(ctx context.Context, q *handoff.Queue) (left, kept in
 		case <-ctx.Done():
 			return int(p.moved.Load() - before), p.Open()
 		case <-o.changed:
+		case <-tick.C:
 		}
 	}
 	return int(p.moved.Load() - before), p.Open()
 }
+
+// somebodyWaits tells whether a connection is in the queue that all workers have in common: whoever takes it
+// first counts it in movable.
+func (p *Pool) somebodyWaits() bool { return p.waits != nil && p.waits.Queue.Depth() > 0 }
 
 // CloseAdopted closes the adopted connections that have had no request here, now and
 // from now on, for a service that stops. fasthttp's Shutdown closes connections between

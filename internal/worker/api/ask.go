@@ -97,39 +97,19 @@ func (a *API) meet(c *helper.Conn, s *Step, at *planned, limit timeLimit, until 
 	return nil
 }
 
+// errLeft is of a helper that has closed the connection before it was asked for the step.
+var errLeft = errors.New("the helper leaves")
+
 // ask has a helper do step i.
 func (j *journey) ask(i int) error {
-	s, at := &j.route.Steps[i], &j.plan.steps[i]
-	pool, until := j.api.Helpers[s.Helper], j.until()
-	c, err := pool.Take(until, j.ctx.Conn())
-	if err != nil {
-		return j.api.untaken(pool, err)
+	answer, who, err := j.askOne(i)
+	for err == errLeft { // once for each helper: it has said what it is for
+		answer, who, err = j.askOne(i)
 	}
-	answer, who := &j.answers[i%2], c.Who()
-	err = func() error {
-		defer pool.Release(c)
-		if err := j.api.meet(c, s, at, j.limit, until); err != nil {
-			return err
-		}
-		var call codec.Call
-		var header int
-		var more []byte
-		if i == 0 && j.plan.raw {
-			call.Kind, more = j.ctx.Request.Header.ContentType(), j.body
-			j.out, header = call.AppendRaw(j.out[:0], at.in[0].Name, len(more))
-		} else {
-			j.out, header = call.Append(j.out[:0], j.in)
-		}
-		if err := c.Ask(&helper.Request{
-			Path: s.path() + "/infer", JSON: header, Body: j.out, More: more, ID: j.ctx.Request.Header.Peek("X-Request-Id"), Until: until,
-		}, answer); err != nil {
-			return failed(c, j.limit, err)
-		}
-		return nil
-	}()
 	if err != nil {
 		return err
 	}
+	at := &j.plan.steps[i]
 	switch n := answer.Status(); {
 	case slices.Contains(inputStatuses, n):
 		return &refusedBy{who.String() + ": " + codec.ErrorText(answer.Body()), n}
@@ -146,4 +126,37 @@ func (j *journey) ask(i int) error {
 	}
 	j.got, j.kind = read.Outputs, read.Kind
 	return nil
+}
+
+// askOne has one helper answer step i, and returns which.
+func (j *journey) askOne(i int) (answer *helper.Answer, who helper.Who, err error) {
+	s, at := &j.route.Steps[i], &j.plan.steps[i]
+	pool, until := j.api.Helpers[s.Helper], j.until()
+	c, err := pool.Take(until, j.ctx.Conn())
+	if err != nil {
+		return nil, who, j.api.untaken(pool, err)
+	}
+	defer pool.Release(c)
+	answer, who = &j.answers[i%2], c.Who()
+	if err := j.api.meet(c, s, at, j.limit, until); err != nil {
+		return nil, who, err
+	}
+	if c.Closed() {
+		return nil, who, errLeft
+	}
+	var call codec.Call
+	var header int
+	var more []byte
+	if i == 0 && j.plan.raw {
+		call.Kind, more = j.ctx.Request.Header.ContentType(), j.body
+		j.out, header = call.AppendRaw(j.out[:0], at.in[0].Name, len(more))
+	} else {
+		j.out, header = call.Append(j.out[:0], j.in)
+	}
+	if err := c.Ask(&helper.Request{
+		Path: s.path() + "/infer", JSON: header, Body: j.out, More: more, ID: j.ctx.Request.Header.Peek("X-Request-Id"), Until: until,
+	}, answer); err != nil {
+		return nil, who, failed(c, j.limit, err)
+	}
+	return answer, who, nil
 }

@@ -104,6 +104,10 @@ func (w Who) String() string {
 	return fmt.Sprintf("helper %s (slot %d, pid %d)", w.Pool, w.Slot, w.PID)
 }
 
+// Closed tells whether the helper has closed c with its last answer, as one does that leaves: c is then of no
+// more use than to be released.
+func (c *Conn) Closed() bool { return c.net == nil }
+
 // Met tells whether Meet has been called for this helper process and that model.
 func (c *Conn) Met(model string) bool {
 	c.pool.mu.Lock()
@@ -185,6 +189,9 @@ func (c *Conn) Ask(r *Request, a *Answer) error {
 }
 
 func (c *Conn) ask(r *Request, start time.Time, a *Answer) error {
+	if c.Closed() {
+		return c.broken("it has closed the connection")
+	}
 	if err := c.net.SetDeadline(r.Until); err != nil {
 		return c.broken("its connection cannot be used: %v", err)
 	}
