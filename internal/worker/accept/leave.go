@@ -76,7 +76,7 @@ func (p *Pool) LeaveBehind(ctx context.Context, q *handoff.Queue) (left, kept in
 	for _, a := range adopters {
 		a.Stop()
 	}
-	p.wake(everything) // those that were on their way here
+	p.wake(everything)                // those that were on their way here
 	tick := time.NewTicker(lookEvery) // nobody tells when another worker has taken the last who waits
 	defer tick.Stop()
 	for p.movable.Load() > 0 || p.somebodyWaits() {
