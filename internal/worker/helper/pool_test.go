@@ -302,6 +302,28 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// TestClosed: a helper that says with an answer that it closes the connection is not asked on that again.
+func TestClosed(t *testing.T) {
+	r := newRoom(t)
+	r.helper(2, says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"))
+	p := r.pool(nil)
+	c := take(t, p)
+	if c.Closed() {
+		t.Error("closed before anybody asked")
+	}
+	if got := ask(t, c); got != "{}" || !c.Closed() {
+		t.Errorf("%q, closed %v", got, c.Closed())
+	}
+	var a Answer
+	if err := c.Ask(&Request{Path: "/"}, &a); !errors.Is(err, ErrBroken) {
+		t.Errorf("%v", err)
+	}
+	p.Release(c)
+	if got := ask(t, take(t, p)); got != "{}" {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestLate: a helper that is silent holds a request until its time is over.
 func TestLate(t *testing.T) {
 	r := newRoom(t)
