@@ -35,6 +35,8 @@ type Collection struct {
 	Models   []ipc.ModelFile // by name, the versions of one from the lowest on
 	Warnings []string        // what is no model, and settings without effect
 	Lease    *Lease          // of the copies; the caller's to close
+
+	known *known // once there is anything to read
 }
 
 // Bytes returns the size of all model files together.
@@ -94,7 +96,11 @@ func Collect(o Options) (*Collection, error) {
 
 // add copies m into the cache.
 func (c *Collection) add(o Options, m ipc.ModelFile) error {
-	copied, err := store(o.Cache, &m)
+	if c.known == nil {
+		c.known = readKnown(o.Cache)
+	}
+	copied, err := store(o.Cache, c.known, &m)
+	c.known.save()
 	if err != nil {
 		return err
 	}

@@ -99,6 +99,7 @@ func (k *known) save() {
 	if err != nil {
 		return
 	}
+	k.more = false
 	_, err = f.Write(text.Bytes())
 	if closed := f.Close(); err != nil || closed != nil || os.Rename(f.Name(), k.path) != nil {
 		os.Remove(f.Name())

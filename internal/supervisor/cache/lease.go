@@ -105,7 +105,9 @@ func holdOne(m ipc.ModelFile) (dir *os.File, wrong []string) {
 	if len(wrong) > 0 {
 		return dir, wrong
 	}
-	switch c, err := digest(filepath.Dir(filepath.Dir(path)), path); {
+	k := readKnown(filepath.Dir(filepath.Dir(path)))
+	defer k.save()
+	switch c, err := digest(k, path); {
 	case err != nil:
 		wrong = append(wrong, err.Error())
 	case c.digest != m.Digest:

@@ -21,13 +21,13 @@ var errReadOnly error = syscall.EROFS
 // store puts the files beside m.Source into the cache, completes m and returns the copy's
 // directory, leased. The digest is taken of the copy, so it names what will be loaded even
 // if the source changes meanwhile; a source that changed while it was read is refused.
-func store(cache string, m *ipc.ModelFile) (*os.File, error) {
+func store(cache string, k *known, m *ipc.ModelFile) (*os.File, error) {
 	source := filepath.Dir(m.Source)
-	c, err := digest(cache, source)
+	c, err := digest(k, source)
 	if err != nil {
 		return nil, modelsFailure(source, err)
 	}
-	if dir := stored(cache, c, m); dir != nil {
+	if dir := stored(cache, k, c, m); dir != nil {
 		return dir, nil
 	}
 	tmp, err := os.MkdirTemp(filepath.Join(cache, "models"), newPrefix)
@@ -39,13 +39,13 @@ func store(cache string, m *ipc.ModelFile) (*os.File, error) {
 	if err != nil {
 		return nil, cacheFailure(cache, err)
 	}
-	if err := fill(tmp, source, m, cache); err != nil {
+	if err := fill(tmp, source, m, cache, k); err != nil {
 		dir.Close()
 		return nil, err
 	}
 	m.Path = filepath.Join(entry(cache, m.Digest), filepath.Base(m.Source))
 	for {
-		err := place(tmp, entry(cache, m.Digest), holds(cache, m.Digest))
+		err := place(tmp, entry(cache, m.Digest), holds(k, m.Digest))
 		if err == nil && same(dir, entry(cache, m.Digest)) {
 			return dir, nil
 		}
@@ -54,7 +54,7 @@ func store(cache string, m *ipc.ModelFile) (*os.File, error) {
 			return nil, cacheFailure(cache, err)
 		}
 		// Somebody else was faster; unless a sweep was faster than us in turn, that is the copy.
-		if theirs := stored(cache, copied{digest: m.Digest, bytes: m.Bytes, files: m.Files}, m); theirs != nil {
+		if theirs := stored(cache, k, copied{digest: m.Digest, bytes: m.Bytes, files: m.Files}, m); theirs != nil {
 			dir.Close()
 			return theirs, nil
 		}
@@ -62,11 +62,11 @@ func store(cache string, m *ipc.ModelFile) (*os.File, error) {
 }
 
 // fill copies source to tmp and tells m what was copied.
-func fill(tmp, source string, m *ipc.ModelFile, cache string) error {
+func fill(tmp, source string, m *ipc.ModelFile, cache string, k *known) error {
 	if err := copyTree(tmp, source); err != nil {
 		return err
 	}
-	c, err := digest(cache, tmp)
+	c, err := digest(k, tmp)
 	if err != nil {
 		return cacheFailure(cache, err)
 	}
@@ -78,13 +78,13 @@ func fill(tmp, source string, m *ipc.ModelFile, cache string) error {
 }
 
 // stored returns the copy of c, leased, and completes m; nil if there is none that is whole.
-func stored(cache string, c copied, m *ipc.ModelFile) *os.File {
+func stored(cache string, k *known, c copied, m *ipc.ModelFile) *os.File {
 	path := entry(cache, c.digest)
 	dir, err := lease(path)
 	if err != nil {
 		return nil
 	}
-	if have, err := digest(cache, path); err != nil || have.digest != c.digest {
+	if have, err := digest(k, path); err != nil || have.digest != c.digest {
 		dir.Close()
 		return nil
 	}
@@ -95,9 +95,9 @@ func stored(cache string, c copied, m *ipc.ModelFile) *os.File {
 func entry(cache, digest string) string { return filepath.Join(cache, "models", digest) }
 
 // holds returns what tells whether the copy at a path is the one of that digest.
-func holds(cache, want string) func(path string) bool {
+func holds(k *known, want string) func(path string) bool {
 	return func(path string) bool {
-		have, err := digest(cache, path)
+		have, err := digest(k, path)
 		return err == nil && have.digest == want
 	}
 }
@@ -149,10 +149,9 @@ type copied struct {
 	files  []string
 }
 
-// digest reads the files below dir, but those that the cache knows.
-func digest(cache, dir string) (c copied, err error) {
-	all, k := sha256.New(), readKnown(cache)
-	defer k.save()
+// digest reads the files below dir, but those that k knows.
+func digest(k *known, dir string) (c copied, err error) {
+	all := sha256.New()
 	err = walk(dir, func(name string) error {
 		f, err := os.Open(filepath.Join(dir, name))
 		if err != nil {
